@@ -1,0 +1,79 @@
+"""The Celery app: ``celery -A penstock.workers.app worker``, ``from penstock.tasks import embed``.
+
+It is configured from the environment when first used, never at import. Tasks are named here by string only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from celery import Celery
+from kombu.entity import Exchange, Queue
+
+from penstock.config.celery import celery_settings
+from penstock.config.queues import CHUNK_QUEUE, DEFAULT_QUEUE, INTERACTIVE, queue_name
+from penstock.config.settings import load_settings
+from penstock.workers import boot, codec
+from penstock.workers.backend import backend_url
+from penstock.workers.embedded import urls
+from penstock.workers.transport import broker_url
+
+_ENDPOINT_TASKS = frozenset({"penstock.embed", "penstock.complete", "penstock.generate_image"})
+_ENDPOINT_POSITION = 1
+
+
+class PenstockApp(Celery):
+    """Celery, configured from our settings on first use."""
+
+    def on_configure(self) -> None:
+        """Celery asks for the configuration: read the settings.
+
+        Raises:
+            ConfigurationError: a setting is wrong.
+        """
+        settings = load_settings()
+        found = urls(settings)
+        codec.register()
+        configuration = celery_settings(settings, broker_url(found.broker), backend_url(found.results))
+        # Lanes' queues come and go (``LaneWatcher``); these are always there.
+        queues = [Queue(name, Exchange(name), routing_key=name) for name in (DEFAULT_QUEUE, CHUNK_QUEUE)]
+        self.config_from_object({**configuration, "task_queues": queues})
+
+
+app = PenstockApp(
+    "penstock",
+    task_cls="penstock.workers.task:Task",
+    amqp="penstock.workers.task:ShortReprs",
+    include=[
+        "penstock.tasks.chunks",
+        "penstock.tasks.completion",
+        "penstock.tasks.embedding",
+        "penstock.tasks.image",
+    ],
+    set_as_current=False,  # an application's own Celery app stays its current one; a worker sets itself
+)
+boot.prepare(app)
+
+
+def route(
+    name: str,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    task: Any = None,
+    **_: Any,
+) -> dict[str, str] | None:
+    """Return the queue of a task: its endpoint's lane, interactive. Celery's router calls it.
+
+    Bulk work names its queue itself (``apply_async(queue=...)``), and so is not routed.
+    """
+    if name == "penstock.chunk":
+        return {"queue": CHUNK_QUEUE}
+    if name not in _ENDPOINT_TASKS:
+        return None
+    endpoint = (kwargs or {}).get("endpoint_id")
+    if endpoint is None and args and len(args) > _ENDPOINT_POSITION:
+        endpoint = args[_ENDPOINT_POSITION]
+    # Without an endpoint there is no lane; the task itself then says what is missing.
+    return {"queue": queue_name(endpoint, INTERACTIVE)} if isinstance(endpoint, str) and endpoint else None

@@ -1,0 +1,74 @@
+"""What a worker of ours does as it starts, on Celery's signals: join the embedded broker, heed ``-P``, ``-Q``, ``-X``.
+
+Signals reach every Celery app of a process; these handlers mind ours alone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+from typing import Any
+
+import click
+from celery import Celery, signals
+from click.core import ParameterSource
+
+from penstock.config.errors import PenstockError
+from penstock.config.settings import load_settings
+from penstock.workers.backend import backend_url
+from penstock.workers.due import DueWatcher
+from penstock.workers.embedded import embedded_broker
+from penstock.workers.pool import TaskPool
+from penstock.workers.transport import broker_url
+from penstock.workers.watcher import LaneWatcher
+
+_MARK = "penstock_boot"
+
+
+def prepare(app: Celery) -> None:
+    """Make an app's workers ours. Called once, by the app's module."""
+    setattr(app, _MARK, True)
+    app.steps["consumer"].update((LaneWatcher, DueWatcher))
+
+
+@signals.celeryd_init.connect(weak=False)
+def join_embedded_broker(instance: Any, conf: Any, **_: Any) -> None:
+    """Start or join the embedded broker where none is configured, and stay its user until the process ends."""
+    if not hasattr(instance.app, _MARK):
+        return
+    try:
+        settings = load_settings()
+        if settings.broker_url is not None:
+            return
+        stack = contextlib.ExitStack()
+        url = stack.enter_context(embedded_broker(settings))
+        atexit.register(stack.close)
+    except PenstockError as exc:
+        # Celery logs what handlers raise, and goes on: only an exit is heeded.
+        print(f"error: {exc}", file=sys.stderr)
+        raise SystemExit(exc.exit_code) from exc
+    conf.broker_url = broker_url(url)
+    if settings.result_backend is None:
+        conf.result_backend = backend_url(url)
+
+
+@signals.worker_init.connect(weak=False)
+def heed_command_line(sender: Any, **_: Any) -> None:
+    """Tell what the command line said itself from what our configuration put in its place."""
+    if not hasattr(sender.app, _MARK):
+        return
+    context = click.get_current_context(silent=True)
+    given = context.params if context else {}
+    sender.serves_all_lanes = not given.get("queues")
+    sender.excluded_queues = frozenset(given.get("exclude_queues") or ())
+    # Celery reads an explicit ``-P prefork`` as "the default", and so takes the configured pool.
+    if context and _explicit(context, "pool") and sender.pool_cls is TaskPool:
+        sender.pool_cls = "prefork"
+        if not _explicit(context, "concurrency"):
+            sender.concurrency = os.cpu_count() or 1
+
+
+def _explicit(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE

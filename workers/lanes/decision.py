@@ -1,0 +1,167 @@
+"""What to do after an attempt: a pure function, and the whole table of it.
+
+=====================  ================================================================================
+outcome                decision
+=====================  ================================================================================
+ok                     go on
+rate limited           the lane cools for the server's delay, else for a jittered back-off; a delay above the cap
+                       parks; refused again and again while others are served: split, a single input fails
+quota exhausted,       park: no further request helps until somebody acts
+unauthorised, unknown
+deployment or model
+too large              split; a single input fails
+input refused          split until the culprits stand alone (at once, if the server names the one); a single fails
+request refused        fail: the same request would be refused again
+server error, no       wait with full jitter; a batch that keeps failing is split; a single input fails when its
+answer, malformed      attempts or its time are used up
+not sent               wait with full jitter until attempts or time are used up
+=====================  ================================================================================
+
+``x-should-retry: true`` waits where the table would fail; ``false`` fails (or splits) where it would wait.
+Formula of the back-off: uniform in ``[0, min(CAP_S, BASE_S * 2**(tries - 1))]`` ("full jitter", Amazon's Architecture
+Blog, 2015). A server's own delay is taken as it is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from penstock.workers.lanes.outcome import Fate, Outcome
+
+BASE_S = 0.5
+CAP_S = 20.0
+#: Tries after which a batch that gets no good answer is split.
+SPLIT_AFTER = 3
+#: Tries of an input that was split off a failing batch, those in the batch included, after which it fails.
+ISOLATED_TRIES = 5
+#: Refusals for pace of one request, others being served meanwhile, after which it is taken to be too big for the quota.
+PACE_REFUSALS = 6
+
+
+class Step(StrEnum):
+    """The kinds of decision."""
+
+    GO_ON = "go_on"
+    WAIT = "wait"
+    FAIL = "fail"
+    SPLIT = "split"
+    PARK = "park"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Budgets. ``attempts`` counts requests for one input; times are seconds."""
+
+    attempts: int = 8
+    budget_s: float = 600.0
+    max_delay_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What has been tried.
+
+    Args:
+        tries: requests without a good answer so far, this one included, refusals for pace left out.
+        refusals: refusals for pace so far, this one included.
+        elapsed_s: seconds since the first.
+        inputs: inputs in the request.
+        others_served: whether the lane has served other requests since the first try.
+        isolated: whether it was split off a request that had failed too often.
+    """
+
+    tries: int = 1
+    refusals: int = 0
+    elapsed_s: float = 0.0
+    inputs: int = 1
+    others_served: bool = False
+    isolated: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do. ``delay_s`` goes with WAIT; ``isolate`` with SPLIT, the input to set apart if it is known."""
+
+    step: Step
+    delay_s: float = 0.0
+    isolate: int | None = None
+
+
+def decide(
+    outcome: Outcome, attempt: Attempt, policy: Policy, uniform: Callable[[float, float], float] = random.uniform
+) -> Decision:
+    """Decide what follows an attempt.
+
+    Args:
+        outcome: what came of it.
+        attempt: what was tried.
+        policy: budgets.
+        uniform: source of jitter, replaced in tests.
+    """
+    match outcome.fate:
+        case Fate.OK:
+            return Decision(Step.GO_ON)
+        case Fate.QUOTA_EXHAUSTED | Fate.UNAUTHORIZED | Fate.NOT_FOUND:
+            return Decision(Step.PARK)
+        case Fate.RATE_LIMITED:
+            return _paced(outcome, attempt, policy, uniform)
+        case Fate.TOO_LARGE | Fate.INPUT_REFUSED | Fate.REQUEST_REFUSED:
+            return _refused(outcome, attempt, policy, uniform)
+        case _:
+            return _unanswered(outcome, attempt, policy, uniform)
+
+
+def backoff(tries: int, uniform: Callable[[float, float], float] = random.uniform) -> float:
+    """Return seconds to wait after the given number of tries (1 is the first): full jitter."""
+    return uniform(0.0, min(CAP_S, BASE_S * 2 ** min(tries - 1, 30)))
+
+
+def _paced(outcome: Outcome, attempt: Attempt, policy: Policy, uniform: Callable[[float, float], float]) -> Decision:
+    if outcome.should_retry is False:
+        return Decision(Step.FAIL)
+    if outcome.delay_s is not None and outcome.delay_s > policy.max_delay_s:
+        return Decision(Step.PARK)
+    if (attempt.refusals >= PACE_REFUSALS and attempt.others_served) or attempt.refusals >= 4 * PACE_REFUSALS:
+        return _split_or_fail(outcome, attempt)
+    if outcome.delay_s is not None:
+        return Decision(Step.WAIT, outcome.delay_s)
+    return Decision(Step.WAIT, max(0.25, backoff(attempt.refusals, uniform)))
+
+
+def _refused(outcome: Outcome, attempt: Attempt, policy: Policy, uniform: Callable[[float, float], float]) -> Decision:
+    if outcome.should_retry and not _used_up(attempt, policy):
+        return Decision(Step.WAIT, backoff(attempt.tries, uniform))
+    if outcome.fate is Fate.REQUEST_REFUSED:
+        return Decision(Step.FAIL)
+    return _split_or_fail(outcome, attempt)
+
+
+def _unanswered(
+    outcome: Outcome, attempt: Attempt, policy: Policy, uniform: Callable[[float, float], float]
+) -> Decision:
+    if outcome.should_retry is False or _used_up(attempt, policy):
+        return _split_or_fail(outcome, attempt)
+    if outcome.delay_s is not None and outcome.delay_s > policy.max_delay_s:
+        return Decision(Step.PARK)
+    stubborn = attempt.tries >= (SPLIT_AFTER if attempt.others_served else SPLIT_AFTER + 1)
+    if outcome.fate is not Fate.NOT_SENT and attempt.inputs > 1 and stubborn:
+        return Decision(Step.SPLIT)
+    return Decision(Step.WAIT, backoff(attempt.tries, uniform) if outcome.delay_s is None else outcome.delay_s)
+
+
+def _used_up(attempt: Attempt, policy: Policy) -> bool:
+    # A culprit that stands alone has been tried in company before: it gets few tries more.
+    alone = attempt.isolated and attempt.inputs == 1
+    attempts = min(policy.attempts, ISOLATED_TRIES) if alone else policy.attempts
+    return attempt.tries >= attempts or attempt.elapsed_s >= policy.budget_s
+
+
+def _split_or_fail(outcome: Outcome, attempt: Attempt) -> Decision:
+    if attempt.inputs <= 1 or outcome.fate is Fate.NOT_SENT:
+        return Decision(Step.FAIL)
+    index = outcome.input_index
+    known = index if index is not None and 0 <= index < attempt.inputs else None
+    return Decision(Step.SPLIT, isolate=known)

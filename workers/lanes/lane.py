@@ -1,0 +1,360 @@
+"""A lane inside one worker process: who is next, and when. Lives on the worker's event loop.
+
+Requests ask for a ``slot``; one task a lane reserves their places in order, interactive ones first, and wakes each when
+its place has come. What it learns from answers rides on the next reservation, so that a request costs one round trip.
+News of a cool-down or of parking made by another process (``Lanes`` hears it) holds back those still asleep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+
+import redis
+
+from penstock.config.endpoint import Endpoint
+from penstock.workers.lanes.limiter import FIRST_S, LATE_S, Limiter, Settlement, Slot, paced, strict
+from penstock.workers.lanes.line import Line, Ticket, Waiter
+from penstock.workers.lanes.outcome import Fate, Limits, Outcome
+from penstock.workers.lanes.reasons import dimension, parking_reason
+from penstock.workers.lanes.tokens import token_ratio
+from penstock.workers.lanes.window import window
+
+logger = logging.getLogger(__name__)
+
+#: A lane that stays closed for longer than this hands its messages back to the broker, in seconds.
+HAND_BACK_S = 2.0
+#: Idle time after which what was learnt is sent without waiting for a reservation, in seconds.
+FLUSH_S = 0.25
+#: Attempts without a good answer, in a row over all workers, that rest the lane, and for how many seconds.
+BREAKER, REST_S = 12, 1.0
+#: A limit in the headers is told again after this many seconds; it is forgotten after five times that.
+SAY_AGAIN_S = 60.0
+#: How many times lower than the configured limit a header may go while nothing is being refused.
+ABSURDLY_LOW = 20
+
+
+class LaneClosed(Exception):
+    """Not now: the lane is parked, paused, or cooling for longer than a worker holds messages.
+
+    ``tries`` and ``refusals`` say what had been tried, where that is not known otherwise.
+    """
+
+    def __init__(self, state: str, why: str, delay_s: float) -> None:
+        super().__init__(f"{state}: {why}")
+        self.state, self.why, self.delay_s = state, why, delay_s
+        self.tries = self.refusals = 0
+
+
+class Lane:
+    """One quota's lane in this process. Made by ``Lanes``."""
+
+    def __init__(self, limiter: Limiter, quota: str) -> None:
+        self.quota = quota
+        self.window, self.ratio = window(quota), token_ratio(quota)
+        self.served_at = float("-inf")
+        self._limiter = limiter
+        self._line, self._asleep = Line(), set[Waiter]()
+        self._settled = Settlement()
+        self._said: tuple[float, float] = (0.0, 0.0)
+        self._said_at = self._refused_at = float("-inf")
+        self._mean_tokens = 0.0
+        self._seq = 0
+        self._cold = True
+        self._pump: asyncio.Task[None] | None = None
+        self._flush: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def slot(
+        self,
+        endpoint: Endpoint,
+        tokens: Callable[[], float],
+        *,
+        bulk: bool = False,
+        operations: int = 0,
+        lease: str = "",
+        lease_s: float = 0.0,
+    ) -> Ticket:
+        """Wait for leave to send one request.
+
+        Args:
+            endpoint: whose limits apply.
+            tokens: says how many tokens the request is estimated at, when its turn comes.
+            bulk: bulk work waits behind interactive work.
+            operations: most operations in flight, 0 for no limit.
+            lease, lease_s: the operation's name and how long it may take, in seconds.
+
+        Raises:
+            LaneClosed: the lane is parked or paused, or cools for longer than ``HAND_BACK_S``.
+        """
+        loop = asyncio.get_running_loop()
+        waiter = Waiter(tokens, endpoint, bulk, loop.create_future(), operations, lease, lease_s)
+        if bulk or operations or not self._overtake(waiter):
+            self._line.of(waiter).append(waiter)
+        self._changed.set()
+        self._keep_pumping()
+        try:
+            return await waiter.ready
+        finally:
+            self._forget(waiter)
+
+    def settle(self, ticket: Ticket, size: int, used: float, latency_s: float, made: float = 0.0) -> None:
+        """Take in a good answer: what it was charged, and how long it took.
+
+        Args:
+            ticket: the request's.
+            size: UTF-8 bytes that were sent as input.
+            used: tokens of the input by the provider's ``usage``; 0 when it said nothing.
+            latency_s: seconds from sending to answer.
+            made: tokens that it charged beyond those of the input: a completion's own.
+        """
+        self.served_at = time.monotonic()
+        self.window.observe(latency_s)
+        sensible = self.ratio.learn(size, used)
+        charged = used + made if sensible else ticket.tokens
+        correction = self._correction(charged - ticket.tokens, ticket.endpoint)
+        self._settled += Settlement(1, 1, charged, correction, seq=ticket.seq)
+        self._mean_tokens += (charged - self._mean_tokens) * (0.2 if self._mean_tokens else 1.0)
+        self.update_rate(ticket.endpoint)
+        self._flush_later()
+
+    def learn(self, endpoint: Endpoint, limits: Limits) -> None:
+        """Take in what an answer's headers say of the limits; they can only lower the configured ones."""
+        configured = endpoint.rate_limit
+        said = (
+            self._believed(limits.limit_requests, limits.remaining_requests, configured.requests_per_minute),
+            self._believed(limits.limit_tokens, limits.remaining_tokens, configured.tokens_per_minute),
+        )
+        stale = time.monotonic() - self._said_at > SAY_AGAIN_S
+        if any(said) and (said != self._said or stale):
+            self._said, self._said_at = said, time.monotonic()
+            self._spawn(self._limiter.report(self.quota, self._take_settled(), *(paced(limit) for limit in said)))
+
+    async def refused(self, ticket: Ticket, outcome: Outcome, delay_s: float) -> None:
+        """Take in a 429: the lane cools once, for every worker."""
+        self._refused_at = time.monotonic()
+        self.learn(ticket.endpoint, outcome.limits)
+        limit, named = ticket.endpoint.rate_limit, outcome.delay_s is not None
+        async with self._told():
+            if await self._limiter.refuse(self.quota, ticket.seq, delay_s, dimension(outcome), limit, named=named):
+                logger.warning("lane %s cools for %.2f s: %s", ticket.endpoint.inference_id, delay_s, outcome.message)
+            await self.refresh()
+
+    async def failed(self, outcome: Outcome) -> None:
+        """Take in an attempt without a good answer; many in a row rest the lane."""
+        if outcome.fate in (Fate.SERVER_ERROR, Fate.NOT_SENT, Fate.NO_ANSWER):
+            async with self._told():
+                await self._limiter.fail(self.quota, REST_S, BREAKER)
+
+    async def park(self, endpoint: Endpoint, outcome: Outcome) -> str:
+        """Park the lane. Returns the reason, with what to do next."""
+        why = parking_reason(endpoint, outcome)
+        async with self._told():
+            await self._limiter.park(self.quota, why, endpoint.inference_id, endpoint.version)
+        logger.error("lane %s is parked: %s", endpoint.inference_id, why)
+        self._close_all(LaneClosed("parked", why, 0.0))
+        return why
+
+    async def release(self, lease: str) -> None:
+        """An operation in flight has ended."""
+        async with self._told():
+            await self._limiter.release(self.quota, lease)
+
+    async def refresh(self) -> None:
+        """Look at the lane's shared state; hold back what is asleep if it has closed or begun a cool-down."""
+        slot = await self._limiter.report(self.quota, self._take_settled())
+        if slot.state in ("paused", "parked"):
+            self._close_all(LaneClosed(slot.state, slot.why, 0.0))
+        else:
+            self._note(slot.seq)
+        self._changed.set()
+
+    # Inside -----------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _told(self) -> AsyncIterator[None]:
+        """What the others are told is lost while the broker is away; the work itself goes on."""
+        try:
+            yield
+        except (redis.RedisError, OSError) as exc:
+            logger.warning("lane %s: the other workers could not be told (%s)", self.quota, exc)
+
+    async def _reserve_all(self) -> None:
+        while (waiter := self._line.head()) is not None:
+            try:
+                slot = await self._reserve(waiter)
+            except (redis.RedisError, OSError) as exc:
+                logger.warning("lane %s: the broker does not answer (%s)", self.quota, exc)
+                await asyncio.sleep(0.5)
+                continue
+            self._note(slot.seq)
+            if slot.granted:
+                self._grant(waiter, slot)
+            elif slot.closed:
+                self._close_all(LaneClosed(slot.state, slot.why, 0.0))
+            elif slot.cool_s > HAND_BACK_S:
+                self._close_all(LaneClosed("cooling", slot.why, slot.cool_s))
+            else:
+                await self._pause(slot.wait_s - waiter.ahead_s * 0.9)
+
+    async def _reserve(self, waiter: Waiter) -> Slot:
+        tokens = waiter.tokens()
+        waiter.tokens = lambda: tokens
+        settled = self._take_settled()
+        try:
+            return await self._limiter.reserve(
+                self.quota, waiter.endpoint.rate_limit, tokens, bulk=waiter.bulk, ahead_s=waiter.ahead_s,
+                settled=settled, operations=waiter.operations, lease=waiter.lease, lease_s=waiter.lease_s,
+            )  # fmt: skip
+        except BaseException:
+            self._settled += settled
+            raise
+
+    def _grant(self, waiter: Waiter, slot: Slot) -> None:
+        with contextlib.suppress(ValueError):
+            self._line.of(waiter).remove(waiter)
+        self._line.served(waiter)
+        waiter.ticket = Ticket(waiter.tokens(), slot.seq, waiter.endpoint)
+        if self._cold:
+            self._cold = False
+            if strict(waiter.endpoint.rate_limit):
+                self._settled += Settlement(late=FIRST_S * 1000)
+        if slot.wait_s <= 0.0005:
+            self._wake(waiter)
+        else:
+            self._sleep(waiter, asyncio.get_running_loop().time() + slot.wait_s)
+
+    def _sleep(self, waiter: Waiter, until: float) -> None:
+        self._asleep.add(waiter)
+        waiter.timer = asyncio.get_running_loop().call_at(until, self._wake, waiter)
+
+    def _wake(self, waiter: Waiter) -> None:
+        if waiter in self._asleep and waiter.timer is not None:
+            late_s = asyncio.get_running_loop().time() - waiter.timer.when() - LATE_S
+            if late_s > 0:
+                self._settled += Settlement(late=late_s * 1000)
+        self._asleep.discard(waiter)
+        if not waiter.ready.done() and waiter.ticket is not None:
+            waiter.ready.set_result(waiter.ticket)
+
+    def _overtake(self, waiter: Waiter) -> bool:
+        """Give interactive work the place that bulk work of this process sleeps for; that goes to the head of its line.
+
+        False where there is no such place, or none with tokens enough.
+        """
+        tokens = waiter.tokens()
+        limited = bool(waiter.endpoint.rate_limit.tokens_per_minute)
+        places = [
+            (each.timer.when(), each)
+            for each in self._asleep
+            if each.bulk
+            and not each.owned
+            and each.timer
+            and each.ticket
+            and (not limited or each.ticket.tokens >= tokens)
+        ]
+        if not places:
+            return False
+        when, bulk = min(places, key=lambda place: place[0])
+        ticket = bulk.ticket
+        self._back_in_line(bulk)
+        self._line.served(waiter)
+        waiter.ticket = ticket and Ticket(ticket.tokens, ticket.seq, waiter.endpoint)
+        self._sleep(waiter, when)
+        return True
+
+    def _back_in_line(self, waiter: Waiter) -> None:
+        self._asleep.discard(waiter)
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+        waiter.timer = waiter.ticket = None
+        self._line.of(waiter).appendleft(waiter)
+
+    def _note(self, seq: int) -> None:
+        """Put all that sleep back in line when a cool-down has begun: the schedule began anew with it."""
+        if seq == self._seq:
+            return
+        self._seq = seq
+        for waiter in list(self._asleep):
+            self._give_place_back(waiter)
+            self._back_in_line(waiter)
+        self._keep_pumping()
+
+    def _give_place_back(self, waiter: Waiter) -> None:
+        if waiter.ticket is not None:
+            self._settled += Settlement(places=1, place_tokens=waiter.ticket.tokens)
+
+    def _keep_pumping(self) -> None:
+        if self._line.head() is not None and (self._pump is None or self._pump.done()):
+            self._pump = asyncio.get_running_loop().create_task(self._reserve_all(), name=f"lane-{self.quota}")
+
+    def _close_all(self, reason: LaneClosed) -> None:
+        for waiter in [*self._asleep, *self._line.drain()]:
+            self._give_place_back(waiter)
+            if waiter.timer is not None:
+                waiter.timer.cancel()
+            if not waiter.ready.done():
+                waiter.ready.set_exception(LaneClosed(reason.state, reason.why, reason.delay_s))
+        self._asleep.clear()
+
+    def _forget(self, waiter: Waiter) -> None:
+        self._asleep.discard(waiter)
+        if waiter.timer is not None:
+            waiter.timer.cancel()
+        with contextlib.suppress(ValueError):
+            self._line.of(waiter).remove(waiter)
+
+    async def _pause(self, seconds: float) -> None:
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), max(0.002, seconds))
+
+    def _correction(self, difference: float, endpoint: Endpoint) -> float:
+        """Return the schedule's correction in milliseconds for tokens charged otherwise than reserved."""
+        tpm = paced(endpoint.rate_limit.tokens_per_minute)
+        return difference * 60_000 / tpm if tpm else 0.0
+
+    def update_rate(self, endpoint: Endpoint) -> None:
+        """Say, for the window, how many requests a second the endpoint's limits allow."""
+        rates = []
+        if endpoint.rate_limit.requests_per_minute:
+            rates.append(endpoint.rate_limit.requests_per_minute / 60)
+        if endpoint.rate_limit.tokens_per_minute and self._mean_tokens:
+            rates.append(endpoint.rate_limit.tokens_per_minute / 60 / self._mean_tokens)
+        self.window.rate = min(rates) if rates else None
+
+    def _believed(self, limit: float | None, remaining: float | None, configured: float | None) -> float:
+        """Return a limit worth believing, 0 for none: positive, not below what is said to remain, and not absurdly
+        low unless the server has refused something of late."""
+        if limit is None or limit <= 0 or remaining is None or not 0 <= remaining <= limit:
+            return 0.0
+        if time.monotonic() - self._refused_at > 60 and limit * ABSURDLY_LOW < (configured or 0):
+            return 0.0
+        return limit
+
+    def _take_settled(self) -> Settlement:
+        settled, self._settled = self._settled, Settlement()
+        return settled
+
+    def _flush_later(self) -> None:
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush = None
+        if self._settled:
+            self._spawn(self._limiter.report(self.quota, self._take_settled()))
+
+    def _spawn(self, work: object) -> None:
+        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.warning("lane %s: what was learnt could not be told (%s)", self.quota, task.exception())

@@ -1,0 +1,116 @@
+"""Base classes of tasks: ``async def`` bodies, and what may be shown of a task's arguments.
+
+The tasks themselves are above this package; here they are known by name only.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import celery
+from celery.app.amqp import AMQP
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from penstock.config.errors import BrokerUnavailable
+from penstock.workers.loop import identity, wait
+
+#: What the first argument of our tasks holds. Of these tasks no argument is ever shown, only how much there was.
+NOUNS = {
+    "penstock.embed": "text",
+    "penstock.complete": "message",
+    "penstock.generate_image": "prompt",
+    "penstock.chunk": "text",
+}
+_LONGEST_NAME = 100
+
+
+class Task(celery.Task):
+    """A Celery task whose body may be ``async def``.
+
+    ``blocking`` tells the asyncio pool where the body runs: in a thread (the default of a synchronous one), or on the
+    loop, where it must neither compute for long nor sleep, but call ``wait(awaitable)``.
+    """
+
+    abstract = True
+    blocking = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        run = cls.__dict__.get("run")
+        function = run.__func__ if isinstance(run, staticmethod) else run
+        if inspect.iscoroutinefunction(function):
+            waiting = _waiting(function)
+            cls.run = staticmethod(waiting) if isinstance(run, staticmethod) else waiting
+            if "blocking" not in cls.__dict__:
+                cls.blocking = False
+
+    @classmethod
+    def on_bound(cls, app: Any) -> None:
+        """Let coroutines find their request, in whatever thread they run."""
+        cls.request_stack.__ident_func__ = identity
+
+
+def _waiting(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return wait(function(*args, **kwargs))
+
+    return run
+
+
+class BrokerDown(BrokerUnavailable, OperationalError):
+    """The broker took no task. It is Celery's ``OperationalError`` as well, for callers that catch that."""
+
+
+class LaneTask(Task):
+    """A task that sends requests through a lane: on the loop, with nothing of its texts shown anywhere."""
+
+    abstract = True
+    blocking = False
+    resultrepr_maxsize = 200
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
+        """Send the task, as Celery does.
+
+        Raises:
+            BrokerUnavailable: the broker cannot be reached.
+        """
+        try:
+            return super().apply_async(args, kwargs, *rest, **options)
+        except (OperationalError, RuntimeError, RedisError) as exc:
+            # Before it sends, Celery subscribes to the result; that it cannot, it says with a RuntimeError.
+            if isinstance(exc, RuntimeError) and not isinstance(exc.__cause__, RedisError):
+                raise
+            raise BrokerDown(
+                f"the broker took no task ({str(exc.__cause__ or exc).rstrip('.')}): start it, with `penstock worker` "
+                "where it is the embedded one, or set PENSTOCK_BROKER_URL to one that runs"
+            ) from exc
+
+
+class ShortReprs(AMQP):
+    """Messages whose ``argsrepr``, shown in logs, events and Flower, says how much is in them and not what."""
+
+    def as_task_v2(
+        self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
+    ) -> Any:
+        """Build a message, as Celery does."""
+        if name in NOUNS:
+            if options.get("argsrepr") is None:
+                options["argsrepr"] = describe(name, args or (), kwargs or {})
+            options["kwargsrepr"] = "{}"
+        return super().as_task_v2(task_id, name, args, kwargs, *rest, **options)
+
+
+def describe(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Return what may be shown of a task's arguments: ``(docs-embeddings, 128 texts)``."""
+    values = list(kwargs.values())
+    given = args[0] if args else (values[0] if values else None)
+    endpoint = args[1] if len(args) > 1 else kwargs.get("endpoint_id")
+    count = len(given) if isinstance(given, list | tuple) else 1
+    noun = NOUNS.get(name, "item")
+    shown = [str(endpoint)[:_LONGEST_NAME]] if isinstance(endpoint, str) else []
+    return f"({', '.join([*shown, f'{count} {noun}' + ('s' if count != 1 else '')])})"
