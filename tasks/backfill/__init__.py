@@ -1,0 +1,1 @@
+"""A resumable run over a corpus: source, pack, ledger, sink, run."""

@@ -1,0 +1,121 @@
+"""What a backfill plans: batches of texts, each one message and about one HTTP request. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from uuid import UUID, uuid5
+
+import orjson
+import zstandard
+
+
+class Position(NamedTuple):
+    """How far a source has been planned: all of it before this point is in the ledger.
+
+    Args:
+        skip: rows before the one that comes next.
+        chunk: chunks of that row that are done with.
+        mark: the source's checksum of the rows before, 0 for a source that has none.
+    """
+
+    skip: int = 0
+    chunk: int = 0
+    mark: int = 0
+
+
+class Piece(NamedTuple):
+    """A row of the output to be: one chunk of one document. ``start`` and ``end`` are in characters."""
+
+    ordinal: int
+    id: str
+    chunk: int
+    start: int
+    end: int
+
+
+class Echo(NamedTuple):
+    """A chunk whose text an earlier batch has: it takes the vector of that batch's text, counted from 0."""
+
+    batch: int
+    text: int
+    piece: Piece
+
+
+class DeadLetter(NamedTuple):
+    """What cannot be done, and why. ``chunk`` is None where it is a whole document, ``id`` where it is not known."""
+
+    ordinal: int
+    chunk: int | None
+    id: str | None
+    code: str
+    message: str
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts that go out as one message.
+
+    Args:
+        number: counts up from 0 within the job.
+        task_id: the Celery task's id.
+        texts: distinct.
+        pieces: rows of the output, at least one a text, in the order of the texts.
+        which: for each piece, the index of its text.
+        size: UTF-8 bytes of all texts.
+        digests: the texts' digests, one after another.
+    """
+
+    number: int
+    task_id: str
+    texts: Sequence[str]
+    pieces: Sequence[Piece]
+    which: Sequence[int]
+    size: int
+    digests: bytes = field(repr=False)
+
+    def pack(self) -> bytes:
+        """Return it as bytes for the ledger, without number, id and digests."""
+        body = orjson.dumps([self.texts, list(zip(*self.pieces, strict=True)), self.which, self.size])
+        return zstandard.ZstdCompressor(level=1).compress(body)
+
+
+def unpack(number: int, task_id: str, digests: bytes, body: bytes) -> Batch:
+    """Return a batch from what the ledger holds."""
+    texts, columns, which, size = orjson.loads(zstandard.ZstdDecompressor().decompress(body))
+    return Batch(number, task_id, texts, [Piece(*row) for row in zip(*columns, strict=True)], which, size, digests)
+
+
+def name_task(job: UUID, number: int, digests: bytes) -> str:
+    """Return the id of a batch's task: the same for the same texts in the same place of the same job, and only then.
+
+    A ledger that lost its last moments to a power cut may plan another batch under the same number; it must never be
+    given the result of the one before.
+    """
+    return str(uuid5(job, f"{number}:{digests.hex()}"))
+
+
+@dataclass
+class Plan:
+    """What is written to the ledger in one go: everything up to ``position`` that no earlier plan had.
+
+    Args:
+        position: where to read on.
+        batch: None when there was nothing to send.
+        echoes: chunks that take an earlier batch's vectors.
+        dead: rows and chunks that cannot be sent.
+        documents, chunks: counts.
+        repeated_ids: rows whose id an earlier row has.
+        last: whether the source has ended.
+    """
+
+    position: Position
+    batch: Batch | None = None
+    echoes: list[Echo] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
+    documents: int = 0
+    chunks: int = 0
+    repeated_ids: int = 0
+    last: bool = False

@@ -1,0 +1,387 @@
+"""Runs a backfill: reads ahead, sends, fetches, writes, until every row is a vector on the disk or a dead letter.
+
+One thread does all of it but the reading; ``penstock.tasks.backfill.ledger`` says why it may be killed anywhere.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import redis
+from celery import Celery
+
+from penstock.config.errors import BrokerUnavailable, InputInvalid, JobError, PenstockError
+from penstock.config.queues import BULK, queue_key, queue_name
+from penstock.config.settings import Settings
+from penstock.tasks.backfill.batch import Batch, Plan
+from penstock.tasks.backfill.chunker import Chunker
+from penstock.tasks.backfill.feed import Feed
+from penstock.tasks.backfill.folder import Folder, open_folder
+from penstock.tasks.backfill.job import Job
+from penstock.tasks.backfill.jobs import remember
+from penstock.tasks.backfill.lanewatch import LaneWatch
+from penstock.tasks.backfill.outbox import Outbox, Seeker
+from penstock.tasks.backfill.planner import Planner, place_of
+from penstock.tasks.backfill.post import NotSent, Post
+from penstock.tasks.backfill.progress import Snapshot, Watch, quota_use
+from penstock.tasks.backfill.results import Answer, Results
+from penstock.tasks.backfill.seen import DEFAULT_TEXTS, DIGEST_BYTES, Seen
+from penstock.tasks.backfill.settle import Meaning, settle
+from penstock.tasks.backfill.sink import check
+from penstock.tasks.backfill.sources import Row
+from penstock.tasks.backfill.window import window_of
+from penstock.tasks.backfill.writer import Writer
+from penstock.tasks.packing import budget_tokens
+
+WAIT_FIRST_S, WAIT_MOST_S = 0.005, 0.25
+TELL_S = 0.1
+BROKER_PATIENCE_S = 300.0
+"""Seconds for which a run waits for a broker that has gone away."""
+
+WORKER_PATIENCE_S = 20.0
+"""Seconds for which workers may answer that they cannot even try, with no other answer between."""
+
+PLANS_A_ROUND = 32
+_BROKER_ERRORS = (NotSent, redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, BrokerUnavailable)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user interrupted the run; what it had fetched is written, and the next run goes on."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run needs besides its job.
+
+    Args:
+        app: the Celery app.
+        results: client of the result back end, answering with bytes.
+        lanes: client of the Redis that holds the lanes.
+        seeker: finds messages at the broker.
+        settings: ours.
+        workers: gives workers for the time of the run; by default none, for they run elsewhere.
+        no_workers: what to tell the user when no worker answers.
+    """
+
+    app: Celery
+    results: redis.Redis
+    lanes: redis.Redis
+    seeker: Seeker
+    settings: Settings
+    workers: Callable[[], AbstractContextManager[object]] = nullcontext
+    no_workers: str = "No worker answers. Start one on the same broker: penstock worker"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended.
+
+    Args:
+        report: as in ``report.json``.
+        before: whether the job was finished already, so that nothing was done now.
+        repeated_ids: rows that share their id with an earlier one, as far as that was seen.
+    """
+
+    report: Mapping[str, Any]
+    before: bool = False
+    repeated_ids: int = 0
+
+
+def run_backfill(job: Job, around: Surroundings, watch: Watch = lambda snapshot: None) -> Ended:
+    """Run a backfill, or go on with it.
+
+    Args:
+        job: what to do.
+        around: broker, results, settings.
+        watch: is called some ten times a second with how things stand.
+
+    Raises:
+        ConfigurationError: the folder belongs to another job.
+        InputInvalid: the corpus is empty, or cannot be read.
+        JobError: another run has the folder, or it cannot be written to.
+        BrokerUnavailable: the broker has been away for long.
+        Interrupted: by the user.
+    """
+    fresh = not job.out.exists()
+    try:
+        with open_folder(job.out, job.identity()) as folder:
+            ledger = folder.ledger
+            remember(around.settings.home, folder)
+            if ledger.report is not None:
+                check(folder.path, folder.hidden, ledger.shards())
+                return Ended(ledger.report, True, ledger.repeated_ids)
+            report = _with_workers(_Run(job, around, folder, watch), around)
+            return Ended(report, False, ledger.repeated_ids)
+    except _EmptyCorpus:
+        shutil.rmtree(job.out if fresh else job.out / ".penstock")
+        raise
+
+
+def _with_workers(run: _Run, around: Surroundings) -> Mapping[str, Any]:
+    """Run with workers of our own, if there are to be any. An interrupt lets them finish what they have sent, for that
+    is paid; any other error ends them at once."""
+    interrupted: Interrupted | None = None
+    report: Mapping[str, Any] = {}
+    with around.workers():
+        try:
+            report = run.go()
+        except Interrupted as exc:
+            interrupted = exc
+    if interrupted is not None:
+        raise interrupted
+    return report
+
+
+class _EmptyCorpus(InputInvalid):
+    """There is not one row: nearly always a wrong path, or a step before this one that failed."""
+
+
+class _Run:
+    def __init__(self, job: Job, around: Surroundings, folder: Folder, watch: Watch) -> None:
+        self._job, self._folder, self._ledger, self._watch = job, folder, folder.ledger, watch
+        endpoint = job.endpoint
+        self._post = Post(around.app, endpoint.inference_id)
+        self._results = Results(around.app, around.results)
+        key = queue_key(around.settings.key_prefix, queue_name(endpoint.inference_id, BULK))
+        window = window_of(endpoint.rate_limit, job.weight)
+        self._outbox = Outbox(self._ledger, self._post, self._results, around.seeker, key, window)
+        self._lane = LaneWatch(around.app, around.lanes, around.settings, endpoint, around.no_workers)
+        self._writer = Writer(folder, job.with_text, self._forget)
+        self._unforgotten: list[str] = []
+        self._feed: Feed | None = None
+        self._resumed = self._ledger.tally.documents > 0
+        self._interrupt = threading.Event()
+        self._told_at = 0.0
+        self._trouble: tuple[float, str] | None = None
+        self._refused: tuple[float, str] | None = None
+
+    # The run -----------------------------------------------------------------------------------------
+
+    def go(self) -> Mapping[str, Any]:
+        with self._interrupts():
+            try:
+                self._begin()
+                self._work()
+                return self._finish()
+            except BaseException as exc:
+                self._break_off(isinstance(exc, Interrupted))
+                raise
+            finally:
+                if self._feed is not None:
+                    self._feed.stop()
+                self._post.close()
+
+    def _begin(self) -> None:
+        self._writer.recover()
+        if self._ledger.dimensions is not None:
+            self._outbox.window.dimensions = self._ledger.dimensions
+        self._outbox.recover(self._ledger.unfinished())
+        if not self._ledger.read_whole:
+            self._feed = self._open_feed()
+            self._feed.start()
+
+    def _open_feed(self) -> Feed:
+        ledger, endpoint, position = self._ledger, self._job.endpoint, self._ledger.position
+        seen = Seen()
+        for number, digests in ledger.digests(DEFAULT_TEXTS):
+            for text in range(len(digests) // DIGEST_BYTES):
+                seen.add(digests[DIGEST_BYTES * text : DIGEST_BYTES * (text + 1)], place_of(number, text))
+        planner = Planner(
+            ledger.job, endpoint.caps, budget_tokens(endpoint.rate_limit), seen, position, ledger.next_batch()
+        )
+        chunker = Chunker(self._job.chunking, self._is_starved)
+        rows = _readable(self._job.source.rows(position.skip, position.mark), self._job.source.name)
+        return Feed(planner.plans(chunker.cut(rows)))
+
+    def _is_starved(self) -> bool:
+        return self._feed is not None and self._feed.starved() and not self._lane.closed
+
+    def _work(self) -> None:
+        wait_s = WAIT_FIRST_S
+        while not self._is_done():
+            if self._interrupt.is_set():
+                raise Interrupted
+            busy = self._step()
+            self._tell()
+            # Also after success: a round trip is worth more when several results are there.
+            wait_s = WAIT_FIRST_S if busy else min(WAIT_MOST_S, wait_s * 1.5)
+            self._interrupt.wait(wait_s)
+
+    def _is_done(self) -> bool:
+        return (self._feed is None or self._feed.ended) and not len(self._outbox)
+
+    def _step(self) -> bool:
+        """Do what can be done now; say whether there was anything. A broker that has gone away is waited for."""
+        try:
+            self._lane.look(self._outbox.heard_at)
+            self._outbox.seek(closed=self._lane.closed)
+            busy = self._send()
+            busy = self._fetch() or busy
+        except _BROKER_ERRORS as exc:
+            self._wait_for_broker(exc)
+            return False
+        self._trouble = None
+        return busy
+
+    def _send(self) -> bool:
+        plans: list[Plan] = []
+        while len(plans) < PLANS_A_ROUND and self._outbox.window.has_room() and (plan := self._next_plan()) is not None:
+            plans.append(plan)
+            if plan.batch is not None:
+                self._outbox.put(plan.batch)
+        self._ledger.record(plans)
+        self._outbox.flush()
+        return bool(plans)
+
+    def _next_plan(self) -> Plan | None:
+        return None if self._feed is None or self._feed.ended else self._feed.take()
+
+    def _fetch(self) -> bool:
+        found = False
+        for batch, answer, what in self._outbox.collect():
+            found = True
+            if what is Meaning.VERDICT:
+                self._take(batch, answer)
+            elif isinstance(answer, BaseException) and what is not Meaning.PARKED:
+                self._bear(answer)
+        return found
+
+    def _take(self, batch: Batch, answer: Answer) -> None:
+        self._refused = None
+        settled = settle(batch, answer, self._writer.dimensions)
+        self._writer.take(batch, settled)
+        if self._writer.dimensions is not None:
+            self._outbox.window.dimensions = self._writer.dimensions
+
+    def _bear(self, exc: BaseException) -> None:
+        """Bear with a worker that could not even try: perhaps it has just not heard of the endpoint yet."""
+        since, _ = self._refused or (time.monotonic(), "")
+        told = isinstance(exc, PenstockError) and str(exc)
+        self._refused = (since, told or f"{type(exc).__name__}: {exc}")
+        if time.monotonic() - since > WORKER_PATIENCE_S:
+            raise JobError(
+                f"a worker cannot do the job: {self._refused[1]}. Mend that and run the same command again; it goes on "
+                "where it was"
+            ) from exc
+
+    def _wait_for_broker(self, exc: BaseException) -> None:
+        since, _ = self._trouble or (time.monotonic(), "")
+        self._trouble = (since, str(exc).strip().rstrip(".") or type(exc).__name__)
+        if time.monotonic() - since > BROKER_PATIENCE_S:
+            raise BrokerUnavailable(
+                f"the broker has been away for {BROKER_PATIENCE_S:.0f} s ({self._trouble[1]}). Start it and run the "
+                "same command again; it goes on where it was"
+            ) from exc
+        self._interrupt.wait(WAIT_MOST_S)
+
+    # The end -----------------------------------------------------------------------------------------
+
+    def _finish(self) -> Mapping[str, Any]:
+        self._refuse_empty()
+        self._writer.open_tally += self._outbox.take_billed_twice()
+        self._writer.seal()
+        while self._writer.settle_echoes():
+            self._tell()
+        report = self._report()
+        self._folder.write_dead_letters()
+        self._folder.write_report(report)
+        self._ledger.finish(report)
+        self._forget([])
+        self._tell(last=True)
+        return report
+
+    def _refuse_empty(self) -> None:
+        if self._ledger.tally.documents == 0:
+            raise _EmptyCorpus(f"{self._job.source.name} is empty: it has not one row, so nothing was done")
+
+    def _report(self) -> dict[str, Any]:
+        tally = self._ledger.tally
+        limit = self._job.endpoint.rate_limit
+        use = quota_use(limit, tally.requests, tally.tokens, tally.seconds)
+        return {**asdict(tally), "seconds": round(tally.seconds, 3), "quota_use": use}
+
+    def _break_off(self, interrupted: bool) -> None:
+        """Keep what has been fetched, if the disk allows; the rest is found again by the next run."""
+        if interrupted:
+            self._watch(replace(self._snapshot(), note="Stopping; what is in flight is waited for. Ctrl-C: at once."))
+        try:
+            self._writer.open_tally += self._outbox.take_billed_twice()
+            self._writer.seal()
+            if self._ledger.tally.documents:
+                self._folder.write_dead_letters()
+        except JobError:
+            self._writer.discard()
+
+    def _forget(self, task_ids: Sequence[str]) -> None:
+        """Drop results. The broker may be away: then later, or when they expire."""
+        self._unforgotten += task_ids
+        try:
+            self._results.forget(self._unforgotten)
+        except _BROKER_ERRORS:
+            return
+        self._unforgotten = []
+
+    # The user ----------------------------------------------------------------------------------------
+
+    def _tell(self, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if now - self._told_at < TELL_S and not last:
+            return
+        self._told_at = now
+        self._watch(self._snapshot())
+
+    def _snapshot(self) -> Snapshot:
+        tally = self._ledger.tally + self._writer.open_tally
+        tally.seconds = self._writer.seconds
+        read, total = self._job.source.progress()
+        note = f"The broker cannot be reached ({self._trouble[1]}); waiting for it." if self._trouble else ""
+        if self._refused and not note:
+            note = f"A worker cannot do the job ({self._refused[1]}); trying again."
+        return Snapshot(
+            tally,
+            read,
+            total,
+            self._feed is None or self._feed.ended,
+            len(self._outbox),
+            self._outbox.waiting,
+            self._lane.state.state,
+            self._lane.quota_use,
+            note or self._lane.note,
+            self._resumed,
+        )
+
+    @contextmanager
+    def _interrupts(self) -> Iterator[None]:
+        """Take Ctrl-C and SIGTERM as a wish to stop in order; the second one stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, frame: object) -> None:
+            if self._interrupt.is_set():
+                raise Interrupted
+            self._interrupt.set()
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _readable(rows: Iterator[Row], name: str) -> Iterator[Row]:
+    try:
+        yield from rows
+    except OSError as exc:
+        raise JobError(
+            f"{name} cannot be read any further: {exc.strerror or exc}. Mend that and run the same command again; it "
+            "goes on where it was"
+        ) from exc

@@ -1,0 +1,25 @@
+"""Chunking: a text to the character offsets of its chunks, equal to Elasticsearch's.
+
+Pure: no I/O, no clock, no randomness; the same text gives the same chunks on every platform. Offsets count Python
+characters (code points), so ``text[start:end]`` is the chunk. Words and sentences are ICU's with the root locale.
+"""
+
+from __future__ import annotations
+
+from penstock.tasks.chunking.dispatch import chunk_text
+from penstock.tasks.chunking.parameters import ChunkingInvalid
+from penstock.tasks.chunking.recursive import recursive_chunks
+from penstock.tasks.chunking.sentence import sentence_chunks
+from penstock.tasks.chunking.separators import SEPARATOR_GROUPS
+from penstock.tasks.chunking.word import word_chunks
+from penstock.tasks.chunking.words import count_words
+
+__all__ = [
+    "SEPARATOR_GROUPS",
+    "ChunkingInvalid",
+    "chunk_text",
+    "count_words",
+    "recursive_chunks",
+    "sentence_chunks",
+    "word_chunks",
+]

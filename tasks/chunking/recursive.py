@@ -1,0 +1,116 @@
+"""The ``recursive`` strategy: cut at the first separator, cut what is still too long at the next.
+
+Follows the newest of Elasticsearch's ``RecursiveChunker`` (index id 62289627402; offsets equal, code our own): with its
+merge step, and separators compiled with ``MULTILINE``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from penstock.tasks.chunking.parameters import check_size, check_text
+from penstock.tasks.chunking.sentence import sentence_chunks
+from penstock.tasks.chunking.separators import compile_separators
+from penstock.tasks.chunking.words import WordCounter, count_words
+
+BATCH = 4096
+"""Pieces whose words are counted together."""
+
+
+class _Piece(NamedTuple):
+    start: int
+    end: int
+    words: int
+
+
+def recursive_chunks(text: str, max_chunk_size: int, separators: Sequence[str]) -> list[tuple[int, int]]:
+    r"""Split a text at separators, from the coarsest to the finest.
+
+    A text that fits is one chunk. Else it is cut where matches of the first separator begin (so the separator leads the
+    chunk that follows), neighbours that fit together are merged, and what is still too long goes on with the next
+    separator; after the last one it is split into sentences, without overlap.
+
+    Args:
+        text: any text; an empty one is one empty chunk, a blank one is one chunk.
+        max_chunk_size: words in a chunk at most, at least 1.
+        separators: Java regular expressions (``java.util.regex``, ``MULTILINE``); see ``SEPARATOR_GROUPS``.
+
+    Returns:
+        ``(start, end)`` of each chunk in characters; together they are the text.
+
+    Raises:
+        ChunkingInvalid: a separator is no Java regular expression, or one that Python's ``re`` cannot say; or the size
+            is less than 1.
+        InputInvalid: the text is no string.
+    """
+    check_text(text)
+    check_size(max_chunk_size)
+    patterns = compile_separators(separators)
+    pieces = [_Piece(0, len(text), count_words(text))]
+    for pattern in patterns:
+        if all(piece.words <= max_chunk_size for piece in pieces):
+            break
+        pieces = list(_cut_long(text, pieces, pattern, max_chunk_size))
+    return [chunk for piece in pieces for chunk in _as_chunks(text, piece, max_chunk_size)]
+
+
+def _cut_long(text: str, pieces: Iterable[_Piece], pattern: re.Pattern[str], most: int) -> Iterator[_Piece]:
+    """Yield the pieces that fit, and in place of each that does not, its parts between matches, merged."""
+    counter = WordCounter(text)
+    for piece in pieces:
+        if piece.words <= most:
+            yield piece
+        else:
+            yield from _merge(_parts(piece, match_starts(pattern, text[piece.start : piece.end]), counter), most)
+
+
+def match_starts(pattern: re.Pattern[str], text: str) -> Iterator[int]:
+    """Yield where matches begin, as Java's ``Matcher.find`` goes on: after an empty match, one character further."""
+    at: int | None = 0
+    while at is not None and at <= len(text):
+        start, at = at, None
+        for match in pattern.finditer(text, start):
+            yield match.start()
+            if match.end() == match.start():
+                # Python would try once more here, for a match that is not empty.
+                at = match.end() + 1
+                break
+
+
+def _parts(piece: _Piece, cuts: Iterable[int], counter: WordCounter) -> Iterator[_Piece]:
+    size = piece.end - piece.start
+    places = np.unique(np.fromiter((cut for cut in cuts if 0 < cut < size), np.int64))
+    places = np.concatenate(([0], places, [size])) + piece.start
+    for first in range(0, len(places) - 1, BATCH):
+        batch = places[first : first + BATCH + 1]
+        words = counter.count(batch[:-1], batch[1:]).tolist()
+        for (start, end), count in zip(pairwise(batch.tolist()), words, strict=True):
+            yield _Piece(start, end, count)
+        counter.forget(int(batch[-1]))
+
+
+def _merge(parts: Iterable[_Piece], most: int) -> Iterator[_Piece]:
+    """Join neighbours as long as the sum of their words fits."""
+    whole: _Piece | None = None
+    for part in parts:
+        if whole is None:
+            whole = part
+        elif whole.words + part.words <= most:
+            whole = _Piece(whole.start, part.end, whole.words + part.words)
+        else:
+            yield whole
+            whole = part
+    if whole is not None:
+        yield whole
+
+
+def _as_chunks(text: str, piece: _Piece, most: int) -> list[tuple[int, int]]:
+    if piece.words <= most:
+        return [(piece.start, piece.end)]
+    chunks = sentence_chunks(text[piece.start : piece.end], most, 0)
+    return [(piece.start + start, piece.start + end) for start, end in chunks]

@@ -1,0 +1,1 @@
+"""Wire formats: one file a service, pure, no I/O. ``penstock.config.services`` holds the table of them."""
