@@ -1,0 +1,79 @@
+"""Workers are killed, stopped and starved; nothing is lost, and what is paid twice is counted."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+from chaos.conftest import DIMENSIONS, SHORT_LEASES, Bench, calls
+from support.waiting import wait_until
+
+SKEWED = Path(__file__).resolve().parent.parent / "support" / "skewed"
+
+
+def test_a_killed_workers_messages_run_elsewhere_and_what_was_paid_twice_is_counted(
+    bench: Bench, stand_in: Any, worker: Any
+) -> None:
+    server = stand_in(latency_ms=150, dimensions=DIMENSIONS)
+    bench.put("docs", server, rate_limit={"requests_per_minute": 1200})
+    victim, _ = worker(2, args=("-c", "20"), **SHORT_LEASES)
+    ids = bench.publish("docs", calls(200, 2))
+    wait_until(lambda: bench.done(ids) > 40, "some results", 30)
+    victim.kill()
+    results = bench.collect(ids)
+    assert not any(result.failures for result in results)
+    stats = server.stats()
+    counted = sum(result.effort.possibly_billed_twice for result in results)
+    assert stats["billed_again"] <= counted <= 2 * 20, "at most what was in flight is paid twice, and all of it counted"
+    assert stats["distinct_texts"] == 400
+
+
+def test_a_slow_request_of_a_live_worker_is_never_run_twice(bench: Bench, stand_in: Any, worker: Any) -> None:
+    server = stand_in(latency_ms=7000, dimensions=DIMENSIONS)  # more than twice the visibility timeout
+    bench.put("docs", server)
+    worker(2, args=("-c", "20"), **SHORT_LEASES)
+    bench.collect(bench.publish("docs", calls(6)), timeout=30)
+    assert server.stats()["requests"] == 6
+
+
+def test_sigterm_under_load_finishes_or_hands_back_everything(bench: Bench, stand_in: Any, worker: Any) -> None:
+    server = stand_in(latency_ms=200, dimensions=DIMENSIONS)
+    bench.put("docs", server, rate_limit={"requests_per_minute": 1200})
+    first, _ = worker(2, args=("-c", "20"), **SHORT_LEASES)
+    ids = bench.publish("docs", calls(160))
+    wait_until(lambda: bench.done(ids) > 20, "some results", 30)
+    first.send(signal.SIGTERM)
+    assert first.wait(30) == 0
+    results = bench.collect(ids)
+    assert sum(result.effort.possibly_billed_twice for result in results) == 0
+    assert server.stats()["billed_again"] == 0, "a stopped worker finishes what it has sent"
+
+
+def test_a_worker_whose_clock_is_wrong_takes_nothing_from_the_others(bench: Bench, stand_in: Any, worker: Any) -> None:
+    server = stand_in(latency_ms=4000, dimensions=DIMENSIONS)
+    bench.put("docs", server)
+    worker(1, args=("-c", "20"), **SHORT_LEASES)
+    ids = bench.publish("docs", calls(4))
+    wait_until(lambda: server.stats()["in_flight"] == 4, "the right worker has them all", 15)
+    for hours in ("+1", "-1"):
+        worker(1, args=("-c", "20"), PYTHONPATH=f"{SKEWED}", SKEW_HOURS=hours, **SHORT_LEASES)
+    bench.collect(ids, timeout=30)
+    assert server.stats()["requests"] == 4
+
+
+def test_a_lane_that_cools_leaves_the_other_lane_alone(bench: Bench, stand_in: Any, worker: Any) -> None:
+    cold = stand_in(dimensions=DIMENSIONS, cool_down_s=60)
+    warm = stand_in(dimensions=DIMENSIONS, latency_ms=20)
+    bench.put("cold", cold, model="cold", rate_limit={"requests_per_minute": 6000})
+    bench.put("warm", warm, model="warm", rate_limit={"requests_per_minute": 1200})
+    worker(1, args=("-c", "12"), **SHORT_LEASES)
+    waiting = bench.publish("cold", calls(100, name="cold"))
+    wait_until(lambda: cold.stats()["requests"] > 0, "the cold lane's first request", 20)
+    ids = bench.publish("warm", calls(200, name="warm"))
+    bench.collect(ids, timeout=30)
+    steady = warm.stats()
+    took = steady["last_answer_at"] - steady["first_request_at"]
+    assert 200 / took >= 0.9 * 20, f"the warm lane ran at {200 / took:.1f} of 20 requests a second"
+    assert cold.stats()["requests"] <= 12, "one cool-down for all"
+    assert bench.done(waiting) == 0

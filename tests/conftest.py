@@ -1,0 +1,123 @@
+"""Fixtures that every tier uses. What they start, they end, by pid; nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# ``support`` is found whatever the folder that pytest is started from.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from penstock.workers.runtime import forget_runtime
+from support.stand_in import StandIn
+from support.valkey import ValkeyServer
+from support.waiting import wait_until as _wait_until
+from support.worker import Worker
+
+
+def _short_folder() -> Path:
+    # A unix socket's path may have some 100 bytes: pytest's own folders are too deep.
+    return Path(tempfile.mkdtemp(prefix="pk-", dir="/tmp" if Path("/tmp").is_dir() else None))
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings of whoever runs it, nor a real key or proxy."""
+    for name in list(os.environ):
+        if name.startswith(("PENSTOCK_", "CELERY_", "FLOWER_", "OPENAI_", "AZURE_", "AWS_")):
+            monkeypatch.delenv(name)
+        if name.lower() in {"http_proxy", "https_proxy", "all_proxy"}:
+            monkeypatch.delenv(name)
+    forget_runtime()  # it keeps the settings that it was made with
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A fresh folder with a short path."""
+    path = _short_folder()
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh ``PENSTOCK_HOME`` with a short path, set in the environment."""
+    path = folder / "home"
+    path.mkdir(mode=0o700)
+    monkeypatch.setenv("PENSTOCK_HOME", str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[ValkeyServer]:
+    """One real server for the whole run of one test process (each xdist worker has its own)."""
+    path = _short_folder()
+    server = ValkeyServer(path)
+    yield server
+    server.stop()
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def valkey(valkey_server: ValkeyServer) -> ValkeyServer:
+    """The real server, empty. Have your own ``ValkeyServer(folder)`` to kill one."""
+    valkey_server.flush()
+    return valkey_server
+
+
+@pytest.fixture
+def broker_url(valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of an empty real broker, also set as ``PENSTOCK_BROKER_URL``."""
+    monkeypatch.setenv("PENSTOCK_BROKER_URL", valkey.url)
+    return valkey.url
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    """``wait_until(predicate, reason, timeout=15)``, also importable from ``support.waiting``."""
+    return _wait_until
+
+
+@pytest.fixture
+def stand_in(folder: Path) -> Iterator[Callable[..., StandIn]]:
+    """Start stand-in endpoints: ``stand_in(rpm=600, fault={"500": 0.03}).url``."""
+    started: list[StandIn] = []
+
+    def start(**options: Any) -> StandIn:
+        started.append(StandIn(folder / f"stand-in-{len(started)}.log", **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.stop()
+
+
+@pytest.fixture
+def worker(folder: Path) -> Iterator[Callable[..., list[Worker]]]:
+    """Start real workers and wait until they take tasks: ``worker(2, args=("-c", "50"), PENSTOCK_HEARTBEAT_S="1")``.
+
+    ``app`` is the Celery app (``penstock.workers.app``), ``args`` are Celery's, ``wait=False`` does not wait,
+    upper-case names are environment variables. The answer is a list of ``n`` ``Worker``.
+    """
+    started: list[Worker] = []
+
+    def start(
+        n: int = 1, *, app: str = "penstock.workers.app", args: tuple[str, ...] = (), wait: bool = True, **env: str
+    ) -> list[Worker]:
+        new = [Worker(folder, app, args, env) for _ in range(n)]
+        started.extend(new)
+        if wait:
+            for each in new:
+                each.wait_ready()
+        return new
+
+    yield start
+    for each in started:
+        each.kill_all()

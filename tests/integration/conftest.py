@@ -1,0 +1,49 @@
+"""Fixtures of the integration tier."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from support.task_bench import Stage, TaskBench, open_bench
+from support.valkey import ValkeyServer
+from support.worker import Worker
+
+
+@pytest.fixture(scope="session")
+def pool_app(valkey_server: ValkeyServer) -> Iterator[ModuleType]:
+    """The module ``support.pool_app``, its app on this test process's server."""
+    os.environ["POOL_BROKER_URL"] = valkey_server.url
+    module = importlib.import_module("support.pool_app")
+    yield module
+    module.app.backend.result_consumer.stop()
+    module.app.close()
+    module.memory.close()
+
+
+@pytest.fixture
+def bench(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaskBench]:
+    """A bench on the stage of the test's module, which is as usual at first."""
+    with open_bench(stage, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def pool_worker(pool_app: ModuleType, valkey: ValkeyServer, folder: Path) -> Iterator[Callable[..., Worker]]:
+    """Start workers of ``pool_app``: ``pool_worker("-c", "4", POOL_SOFT="2")``."""
+    started: list[Worker] = []
+
+    def start(*args: str, **env: str) -> Worker:
+        worker = Worker(folder, "support.pool_app", args, {"POOL_BROKER_URL": valkey.url, **env})
+        started.append(worker)
+        worker.wait_ready()
+        return worker
+
+    yield start
+    for each in started:
+        each.kill_all()

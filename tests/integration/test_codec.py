@@ -1,0 +1,283 @@
+"""The result codec: bit for bit, small, and never more than data."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import math
+import struct
+import uuid
+from typing import Any
+
+import kombu.serialization
+import numpy as np
+import pytest
+from celery import Celery
+from celery.utils import uuid as new_id
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
+from kombu.utils import json as kombu_json
+
+from penstock.config.celery import RESULT_CONTENT_TYPE, RESULT_SERIALIZER
+from penstock.config.errors import CutStream, EndpointInvalid, InferenceFailed, LaneParked
+from penstock.workers import codec
+from penstock.workers.codec import decode, encode
+from penstock.workers.results import Choice, CompleteResult, Effort, EmbedResult, Failure, ImageResult, Usage
+from support.valkey import ValkeyServer
+
+codec.register()
+
+EMBEDDED = EmbedResult(
+    np.arange(6, dtype=np.float32).reshape(2, 3),
+    Usage(8, 0, 8, 1),
+    "text-embedding-3-small",
+    (Failure(1, "content_filter", "Löschen", 2),),
+    Effort(2, 1, 0, 1),
+)
+COMPLETED = CompleteResult(
+    (Choice(0, "hi", "stop", {"role": "assistant", "tool_calls": [{"id": "1"}]}), Choice(1, "ho", None)),
+    Usage(1, 2, 3, 1),
+    "gpt-4o",
+    Effort(1),
+    {"system_fingerprint": "fp"},
+)
+IMAGED = ImageResult(
+    ("https://x/1",), (), "op-1", ("better", None), ("a.png",), (), Usage(0, 0, 0, 1), Effort(1), {"SUBMITTED": 1.5}
+)
+
+
+def same(left: Any, right: Any) -> bool:
+    if isinstance(left, EmbedResult):
+        pairs = [(vars(left)[name], vars(right)[name]) for name in vars(left) if name != "vectors"]
+        return same(left.vectors, right.vectors) and all(a == b for a, b in pairs)
+    if isinstance(left, np.ndarray):
+        return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
+    return bool(left == right)
+
+
+@pytest.mark.parametrize("value", [EMBEDDED, COMPLETED, IMAGED, Usage(1), Effort(1), Failure(0, "a", "b"), Choice(1)])
+@pytest.mark.parametrize("through", [lambda v: decode(encode(v)), lambda v: kombu_json.loads(kombu_json.dumps(v))])
+def test_each_type_comes_back_as_it_was_in_results_and_in_arguments(value: Any, through: Any) -> None:
+    back = through(value)
+    assert type(back) is type(value)
+    assert same(value, back)
+    nested = through({"a": [value, {"b": value}]})
+    assert same(value, nested["a"][0])
+    assert same(value, nested["a"][1]["b"])
+
+
+@pytest.mark.parametrize("name", sorted(codec.ARRAY_TYPES))
+def test_arrays_of_every_type_keep_their_bits_and_are_writable(name: str) -> None:
+    array = np.frombuffer(bytes(range(96)), dtype=codec.ARRAY_TYPES[name]).reshape(2, -1)
+    back = decode(encode(EmbedResult(array))).vectors
+    assert same(array, back)
+    back[0, 0] = 1
+    assert back.flags.owndata or back.base.flags.owndata
+
+
+def test_nan_payloads_infinities_and_signed_zeros_survive() -> None:
+    bits = np.array([[0x7FC00001, 0xFF800000, 0x80000000, 0x00000001]], dtype=np.uint32)
+    assert decode(encode(EmbedResult(bits.view(np.float32)))).vectors.view(np.uint32).tolist() == bits.tolist()
+
+
+@pytest.mark.parametrize(
+    "array", [np.empty((3, 0), np.float32), np.ones((2, 4), ">f4"), np.ones((4, 2), np.float32).T, np.ones((4, 4))[::2]]
+)
+def test_empty_big_endian_and_strided_arrays_are_sent_by_value(array: Any) -> None:
+    back = decode(encode(array))
+    assert back.shape == array.shape
+    assert np.array_equal(back, array)
+    assert back.dtype.isnative
+
+
+@pytest.mark.parametrize("array", [np.array(["a"]), np.array([object()]), np.ones(2, np.complex64)])
+def test_arrays_of_objects_text_or_complex_numbers_are_refused(array: Any) -> None:
+    with pytest.raises(TypeError, match="convert it"):
+        encode(array)
+    with pytest.raises(EncodeError):
+        kombu.serialization.dumps(array, serializer=RESULT_SERIALIZER)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text() | st.sampled_from(["~", "~~", "__type__", "__value__"]), inner, max_size=4)
+    ),
+    max_leaves=15,
+)
+
+
+@given(JSON)
+def test_any_json_comes_back_whatever_its_keys(value: Any) -> None:
+    assert decode(encode(value)) == value
+    back = decode(encode([value, EMBEDDED, value]))
+    assert [back[0], back[2]] == [value, value]
+    assert same(EMBEDDED, back[1])
+
+
+def test_kombus_own_types_come_back() -> None:
+    value = [datetime.datetime(2026, 1, 2, 3, tzinfo=datetime.UTC), decimal.Decimal("1.5"), uuid.uuid4(), b"\xff\x00"]
+    assert decode(encode(value)) == value
+    assert math.isnan(decode(encode(float("nan"))))
+
+
+def meta(result: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "status": "SUCCESS",
+        "result": result,
+        "traceback": None,
+        "children": [],
+        "date_done": "2026-11-20T22:48:00.123456+00:00",
+        "task_id": new_id(),
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"group_id": "g", "parent_id": "p"}, {"traceback": "Traceback"}, {"children": [["a", None]]}]
+)
+def test_celerys_metadata_are_kept_and_short(more: dict[str, Any]) -> None:
+    value = meta(EmbedResult(np.ones((1, 1536), np.float32), Usage(8, 0, 8, 1), "text-embedding-3-small"), **more)
+    data = encode(value)
+    back = decode(data)
+    assert same(value.pop("result"), back.pop("result"))
+    assert back == value
+    assert len(data) - 1536 * 4 < 220
+
+
+GOOD = encode(meta(EMBEDDED))
+
+
+@settings(max_examples=300)
+@given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
+def test_a_changed_byte_is_read_as_data_or_refused_clearly(position: int, value: int) -> None:
+    data = bytearray(GOOD)
+    data[position] = value
+    try:
+        decode(bytes(data))
+    except DecodeError as exc:
+        assert "cannot be read" in str(exc)  # noqa: PT017 - most changes are refused, those of numbers are not
+
+
+@given(st.integers(0, len(GOOD) - 1))
+def test_what_is_cut_off_is_refused(length: int) -> None:
+    with pytest.raises(DecodeError, match="cannot be read"):
+        decode(GOOD[:length])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"PSR",
+        b'{"status": "SUCCESS"}',
+        GOOD + b"x",
+        b"PSR\x02" + GOOD[4:],
+        "text",
+        struct.pack("<3sBBBI", b"PSR", 1, 1, 0, 2**32 - 1) + b"~{}",
+    ],
+)
+def test_what_is_no_container_is_refused(data: Any) -> None:
+    with pytest.raises(DecodeError, match="cannot be read"):
+        decode(data)
+
+
+def crafted(header: Any, arrays: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<3sBBBI", b"PSR", 1, 1, 0, len(text)) + b"~" + text + arrays
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"~": ["a", "f4", [2**62, 2**62]]},
+        {"~": ["a", "f4", [-1]]},
+        {"~": ["a", "O", [1]]},
+        {"~": ["x"]},
+        {"~": []},
+        {"~": 5},
+        {"~": ["k", "os.system", "id"]},
+        {"~": ["k", "datetime", 5]},
+        {"~": ["e", 1, 2]},
+        {"~": ["e", "abc", [0], "m", [], [0]]},
+        {"~": ["m", "SUCCESS"]},
+        {"~": ["u", "a", "b", "c", "d", "e"]},
+    ],
+)
+def test_crafted_headers_are_refused(header: Any) -> None:
+    with pytest.raises(DecodeError, match="cannot be read"):
+        decode(crafted(header))
+
+
+@pytest.mark.parametrize("header", [[], {}, 5, ["SUCCESS"], ["SUCCESS", 1, "", "", None, [], {}, 1], [1] * 7])
+def test_incomplete_metadata_are_refused(header: Any) -> None:
+    data = bytearray(crafted(header))
+    data[5] = 1
+    with pytest.raises(DecodeError, match="cannot be read"):
+        decode(bytes(data))
+
+
+@pytest.fixture
+def app(valkey: ValkeyServer) -> Any:
+    app = Celery("codec", broker=valkey.url, backend=valkey.url, set_as_current=False)
+    app.conf.update(
+        result_serializer=RESULT_SERIALIZER,
+        result_accept_content=[RESULT_CONTENT_TYPE, "json"],
+        result_backend_transport_options={"global_keyprefix": "penstock:"},
+        result_expires=1000,
+    )
+    yield app
+    app.backend.result_consumer.stop()
+    app.close()
+
+
+def test_a_stored_vector_of_1536_dimensions_costs_less_than_6500_bytes(app: Any, valkey: ValkeyServer) -> None:
+    task = new_id()
+    result = EmbedResult(np.ones((1, 1536), np.float32), Usage(8, 0, 8, 1), "text-embedding-3-small", (), Effort(1))
+    app.backend.store_result(task, result, "SUCCESS")
+    with valkey.client() as client:
+        cost = client.memory_usage(f"penstock:celery-task-meta-{task}", samples=0)
+    assert cost < 6500
+    back = app.AsyncResult(task).get(timeout=5)
+    assert same(result, back)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InferenceFailed("no: do this", "content_filter", 400, 3),
+        LaneParked("parked", "insufficient_quota", 429, 1),
+        CutStream("cut", "stream_cut", None, 1, "what had come"),
+        EndpointInvalid(["[url] is wrong", "[model_id] is missing"]),
+        ValueError("x", 1, None),
+        KeyError("k"),
+    ],
+)
+def test_errors_come_back_with_their_attributes(app: Any, error: Exception) -> None:
+    task = new_id()
+    app.backend.mark_as_failure(task, error, traceback="Traceback ...")
+    result = app.AsyncResult(task)
+    with pytest.raises(type(error)) as caught:
+        result.get(timeout=5)
+    assert str(caught.value) == str(error)
+    assert vars(caught.value) == vars(error)
+    assert result.traceback == "Traceback ..."
+
+
+def test_states_with_metadata_of_a_tasks_own_come_back(app: Any) -> None:
+    task = new_id()
+    app.backend.store_result(task, {"operation_id": "abc"}, "RUNNING")
+    assert (app.AsyncResult(task).state, app.AsyncResult(task).info) == ("RUNNING", {"operation_id": "abc"})
+
+
+def test_pickle_is_not_read_and_ours_is_read_only_where_it_is_accepted() -> None:
+    kind, encoding, data = kombu.serialization.dumps(EMBEDDED, serializer=RESULT_SERIALIZER)
+    assert kind == RESULT_CONTENT_TYPE
+    with pytest.raises(ContentDisallowed):
+        kombu.serialization.loads(data, kind, encoding, accept={"application/json"})
+    _, _, pickled = kombu.serialization.dumps([1], serializer="pickle")
+    with pytest.raises(DecodeError):
+        kombu.serialization.loads(pickled, RESULT_CONTENT_TYPE, encoding, accept={RESULT_CONTENT_TYPE})

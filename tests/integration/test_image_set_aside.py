@@ -1,0 +1,77 @@
+"""Messages set aside until they are due: on a real server, atomically, and on no queue meanwhile."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+
+from penstock.config.redis import connect_async
+from penstock.workers.due import operations_queue, put_due, set_aside
+from support.valkey import ValkeyServer
+from support.waiting import wait_until
+
+PREFIX = "t:"
+QUEUE = operations_queue("pictures")
+
+
+@pytest.fixture
+def client(valkey: ValkeyServer) -> Iterator[redis.Redis]:
+    with valkey.client() as found:
+        yield found
+
+
+def take(client: redis.Redis, tag: str) -> None:
+    """Put a message in flight, as the transport's script does."""
+    message = {"body": "e30=", "headers": {"id": "task"}, "properties": {"delivery_tag": tag}}
+    client.zadd("t:unacked_index", {tag: time.time()})
+    client.hset("t:unacked", tag, json.dumps([message, "", "penstock.pictures.interactive"]))
+    client.hset("t:in-flight", tag, "penstock.pictures.interactive")
+
+
+async def aside(valkey: ValkeyServer, tag: str, delay_s: float) -> bool:
+    client = connect_async(valkey.url)
+    try:
+        return await set_aside(client, PREFIX, tag, QUEUE, delay_s)
+    finally:
+        await client.aclose()
+
+
+async def test_it_is_in_one_place_at_a_time(valkey: ValkeyServer, client: redis.Redis) -> None:
+    take(client, "tag-1")
+    assert await aside(valkey, "tag-1", 0.3)
+    assert not client.exists("t:unacked", "t:unacked_index", "t:in-flight", f"t:{QUEUE}")
+    assert client.zcard("t:due") == client.hlen("t:due-messages") == 1
+    assert put_due(client, PREFIX) == 0
+    begun = time.monotonic()
+    wait_until(lambda: put_due(client, PREFIX) == 1, "it is due")
+    assert time.monotonic() - begun > 0.2
+    assert not client.exists("t:due", "t:due-messages")
+    assert client.llen(f"t:bell:{QUEUE}") == 1
+    message: Any = json.loads(client.rpop(f"t:{QUEUE}"))  # type: ignore[arg-type]
+    assert message["headers"] == {"id": "task", "redelivered": True}
+    assert message["properties"]["delivery_info"]["redelivered"] is True
+    assert message["properties"]["delivery_tag"] != "tag-1", "the old delivery's end would be this one's"
+
+
+async def test_a_message_that_somebody_else_has_is_left_alone(valkey: ValkeyServer, client: redis.Redis) -> None:
+    assert not await aside(valkey, "tag-1", 0)
+    take(client, "tag-1")
+    client.zrem("t:unacked_index", "tag-1")
+    assert not await aside(valkey, "tag-1", 0)
+    assert not client.exists("t:due", "t:due-messages")
+
+
+async def test_those_due_come_in_the_order_in_which_they_are(valkey: ValkeyServer, client: redis.Redis) -> None:
+    for tag, delay_s in [("a", 0.02), ("b", 0.01), ("c", 60.0)]:
+        take(client, tag)
+        assert await aside(valkey, tag, delay_s)
+    time.sleep(0.05)
+    assert put_due(client, PREFIX) == 2
+    assert client.llen(f"t:{QUEUE}") == 2
+    assert client.zcard("t:due") == 1

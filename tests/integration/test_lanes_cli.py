@@ -1,0 +1,190 @@
+"""``penstock lanes`` and ``penstock lane``: what an operator sees and does, without any worker."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from penstock.cli.lanes import read_all
+from penstock.config.registry import Registry
+from penstock.config.settings import load_settings
+from penstock.workers.lanes.keys import flight_key, holder_key, lane_key, used_key
+from penstock.workers.lanes.limiter import change_lane
+from penstock.workers.lanes.state import read_lane
+from support.processes import Child
+from support.valkey import ValkeyServer
+
+
+class Operator:
+    """An operator's look at the lanes of one broker."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client, self.settings = client, load_settings()
+        self.registry = Registry(client, self.settings)
+
+    def put(self, inference_id: str, **settings: Any) -> str:
+        body = {"service": "openai", "service_settings": {"api_key": "sk-x", "model_id": inference_id, **settings}}
+        return self.registry.put("text_embedding", inference_id, body).quota
+
+    def lane(self, quota: str, **fields: Any) -> None:
+        self.client.hset(lane_key(self.settings.key_prefix, quota), mapping=fields)
+
+    def used(self, quota: str, **by_age: tuple[int, int, int]) -> None:
+        """Have used (requests, tokens, refusals) so many seconds ago: ``used(q, s5=(1, 10, 0))``."""
+        now = self.client.time()[0]
+        for name, counts in by_age.items():
+            second = now - int(name[1:])
+            fields = {f"{what}{second % 64}": n for what, n in zip("rtx", counts, strict=True)}
+            self.client.hset(used_key(self.settings.key_prefix, quota), mapping={f"s{second % 64}": second, **fields})
+
+    def row(self, inference_id: str) -> dict[str, Any]:
+        (row,) = read_all(self.client, self.settings, [self.registry.get(inference_id)])
+        return row
+
+
+@pytest.fixture
+def operator(valkey: ValkeyServer, broker_url: str, home: Path) -> Iterator[Operator]:
+    with valkey.client() as client:
+        yield Operator(client)
+
+
+def penstock(*arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "penstock.cli.main", *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_fresh_lane_is_open_with_its_configured_limits(operator: Operator) -> None:
+    operator.put("docs", rate_limit={"requests_per_minute": 600, "tokens_per_minute": 1_000_000})
+    row = operator.row("docs")
+    assert (row["state"], row["why"], row["cool_s"]) == ("open", "", 0.0)
+    assert (row["requests"], row["tokens"], row["rate_limited"]) == (0, 0, 0)
+    assert (row["requests_limit"], row["tokens_limit"]) == (600, 1_000_000)
+    assert row["waiting"] == row["in_flight"] == {"interactive": 0, "bulk": 0}
+
+
+def test_no_limit_is_none(operator: Operator) -> None:
+    operator.put("free", rate_limit={"requests_per_minute": None})
+    assert (operator.row("free")["requests_limit"], operator.row("free")["tokens_limit"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("learnt", "limit"),
+    [({"er": 300}, 300), ({"saidr": 200}, 200), ({"er": 300, "saidr": 200}, 200), ({"er": 900}, 600), ({"er": 0}, 600)],
+)
+def test_a_learnt_limit_is_shown_when_it_is_the_lower_one(
+    operator: Operator, learnt: dict[str, float], limit: float
+) -> None:
+    quota = operator.put("docs", rate_limit={"requests_per_minute": 600})
+    operator.lane(quota, saidat=time.time() * 1000, **learnt)
+    assert operator.row("docs")["requests_limit"] == limit
+
+
+def test_what_a_header_said_long_ago_is_no_limit_any_more(operator: Operator) -> None:
+    quota = operator.put("docs", rate_limit={"requests_per_minute": 600})
+    operator.lane(quota, saidr=200, saidat=(time.time() - 301) * 1000)
+    assert operator.row("docs")["requests_limit"] == 600
+
+
+def test_the_last_minute_is_summed_and_nothing_older(operator: Operator) -> None:
+    quota = operator.put("docs")
+    operator.used(quota, s1=(10, 100, 1), s30=(5, 50, 2), s55=(1, 10, 0), s62=(1000, 10_000, 1000))
+    row = operator.row("docs")
+    assert (row["requests"], row["tokens"], row["rate_limited"]) == (16, 160, 3)
+
+
+def test_cooling_tells_for_how_long(operator: Operator) -> None:
+    quota = operator.put("docs")
+    operator.lane(quota, cool=time.time() * 1000 + 30_000)
+    row = operator.row("docs")
+    assert row["state"] == "cooling"
+    assert 28 < row["cool_s"] <= 30
+    assert row["why"].endswith(" s left")
+
+
+@pytest.mark.parametrize("state", ["paused", "parked", "probing"])
+def test_a_state_is_shown_with_its_reason_even_while_it_cools(operator: Operator, state: str) -> None:
+    quota = operator.put("docs")
+    operator.lane(quota, state=state, why="no credit. Next: add credit", cool=time.time() * 1000 + 30_000)
+    row = operator.row("docs")
+    assert (row["state"], row["why"]) == (state, "no credit. Next: add credit")
+
+
+def test_messages_waiting_and_in_flight_are_counted_by_class(operator: Operator) -> None:
+    operator.put("docs")
+    prefix = operator.settings.key_prefix
+    operator.client.lpush(f"{prefix}penstock.docs.bulk", "a", "b", "c")
+    operator.client.lpush(f"{prefix}penstock.docs.interactive", "d")
+    held = {"t1": "penstock.docs.bulk", "t2": "penstock.docs.bulk", "t3": "penstock.other.bulk"}
+    operator.client.hset(holder_key(prefix), mapping=held)
+    row = operator.row("docs")
+    assert row["waiting"] == {"interactive": 1, "bulk": 3}
+    assert row["in_flight"] == {"interactive": 0, "bulk": 2}
+
+
+def test_operations_in_flight_leave_out_those_that_lapsed(operator: Operator) -> None:
+    quota = operator.put("docs")
+    now = time.time() * 1000
+    leases = {"alive": now + 60_000, "lapsed": now - 1}
+    operator.client.zadd(flight_key(operator.settings.key_prefix, quota), leases)
+    assert read_lane(operator.client, operator.settings, quota).operations == 1
+
+
+def test_endpoints_of_one_quota_show_one_lane(operator: Operator) -> None:
+    quota = operator.put("small", model_id="m", dimensions=64)
+    assert operator.put("large", model_id="m", dimensions=256) == quota
+    change_lane(operator.client, operator.settings.key_prefix, quota, "paused", "both")
+    assert [operator.row(name)["why"] for name in ("small", "large")] == ["both", "both"]
+
+
+# The commands ------------------------------------------------------------------------------------------------------
+
+
+def test_pause_and_resume_are_seen_by_lanes_at_once(operator: Operator) -> None:
+    operator.put("docs")
+    paused = penstock("lane", "pause", "docs", "--why", "invoice in dispute")
+    assert (paused.returncode, paused.stdout) == (0, "lane docs is paused: invoice in dispute\n")
+    shown = penstock("lanes")
+    assert shown.returncode == 0
+    assert "paused" in shown.stdout
+    assert "invoice in dispute" in shown.stdout
+    resumed = penstock("lane", "resume", "docs", "--json")
+    assert resumed.returncode == 0
+    assert json.loads(resumed.stdout)["state"] == "open"
+
+
+def test_an_unknown_lane_is_named_with_what_to_do(operator: Operator) -> None:
+    operator.put("docs-embeddings")
+    wrong = penstock("lane", "pause", "docs-embedings")
+    assert wrong.returncode == 2
+    assert "docs-embeddings" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def test_no_endpoint_yet_is_no_error(operator: Operator) -> None:
+    shown = penstock("lanes")
+    assert shown.returncode == 0
+    assert "no endpoint" in shown.stdout + shown.stderr
+    assert json.loads(penstock("lanes", "--json").stdout) == {"lanes": []}
+
+
+@pytest.mark.parametrize("terminal", [{}, {"FORCE_COLOR": "1", "COLUMNS": "160"}])
+def test_watching_goes_on_until_it_is_interrupted(operator: Operator, folder: Path, terminal: dict[str, str]) -> None:
+    operator.put("docs")
+    argv = [sys.executable, "-m", "penstock.cli.main", "lanes", "--watch", "--interval", "0.1"]
+    child = Child(argv, folder / "watch.log", env=terminal)
+    try:
+        child.wait_for("docs", count=2)
+        child.send(signal.SIGINT)
+        assert child.wait(10) == 130
+        assert "Traceback" not in child.log
+    finally:
+        child.kill_all()

@@ -1,0 +1,262 @@
+"""The retry decision: its whole table, and what must hold in every cell of it."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.workers.lanes.decision import (
+    BASE_S,
+    CAP_S,
+    PACE_REFUSALS,
+    SPLIT_AFTER,
+    Attempt,
+    Decision,
+    Policy,
+    Step,
+    backoff,
+    decide,
+)
+from penstock.workers.lanes.outcome import Fate, Outcome
+
+POLICY = Policy(attempts=8, budget_s=600.0, max_delay_s=120.0)
+TERMINAL = (Fate.QUOTA_EXHAUSTED, Fate.UNAUTHORIZED, Fate.NOT_FOUND)
+UNANSWERED = (Fate.SERVER_ERROR, Fate.NO_ANSWER, Fate.MALFORMED)
+
+
+def longest(low: float, high: float) -> float:
+    """Jitter that always comes out at its upper bound."""
+    return high
+
+
+def ask(outcome: Outcome, attempt: Attempt | None = None) -> Decision:
+    return decide(outcome, attempt or Attempt(), POLICY, longest)
+
+
+def waits(delay_s: float) -> Decision:
+    return Decision(Step.WAIT, delay_s)
+
+
+def splits(isolate: int | None = None) -> Decision:
+    return Decision(Step.SPLIT, isolate=isolate)
+
+
+FAILS, PARKS, GOES_ON = Decision(Step.FAIL), Decision(Step.PARK), Decision(Step.GO_ON)
+
+# Columns: fate, x-should-retry, delay_s from the server, tries, refusals, elapsed_s, inputs, others served, decision.
+FEW, MANY = 1, 10
+TABLE: list[tuple[Fate, bool | None, float | None, int, int, float, int, bool, Decision]] = [
+    (Fate.OK, None, None, 1, 0, 0, FEW, False, GOES_ON),
+    (Fate.OK, False, 999, 99, 99, 9999, MANY, True, GOES_ON),
+    # Refused for pace: the server's own delay, else a jittered one; too long a delay parks.
+    (Fate.RATE_LIMITED, None, 3.0, 0, 1, 0, FEW, False, waits(3.0)),
+    (Fate.RATE_LIMITED, None, 3.0, 0, 1, 0, MANY, False, waits(3.0)),
+    (Fate.RATE_LIMITED, None, 0.0, 0, 1, 0, MANY, False, waits(0.0)),
+    (Fate.RATE_LIMITED, None, None, 0, 1, 0, FEW, False, waits(0.5)),
+    (Fate.RATE_LIMITED, None, None, 0, 3, 0, FEW, False, waits(2.0)),
+    (Fate.RATE_LIMITED, None, None, 0, 23, 0, FEW, False, waits(20.0)),
+    (Fate.RATE_LIMITED, None, 120.0, 0, 1, 0, MANY, False, waits(120.0)),
+    (Fate.RATE_LIMITED, None, 120.1, 0, 1, 0, MANY, False, PARKS),
+    (Fate.RATE_LIMITED, None, 86_400.0, 0, 1, 0, FEW, True, PARKS),
+    # Pace does not use up the budgets of attempts and of time.
+    (Fate.RATE_LIMITED, None, 3.0, 8, 1, 9999, FEW, False, waits(3.0)),
+    # Refused again and again while others are served: too big for the quota.
+    (Fate.RATE_LIMITED, None, 3.0, 0, 5, 0, MANY, True, waits(3.0)),
+    (Fate.RATE_LIMITED, None, 3.0, 0, 6, 0, MANY, True, splits()),
+    (Fate.RATE_LIMITED, None, 3.0, 0, 6, 0, FEW, True, FAILS),
+    (Fate.RATE_LIMITED, None, 3.0, 0, 6, 0, FEW, False, waits(3.0)),
+    (Fate.RATE_LIMITED, None, 3.0, 0, 23, 0, FEW, False, waits(3.0)),
+    (Fate.RATE_LIMITED, None, 3.0, 0, 24, 0, FEW, False, FAILS),
+    (Fate.RATE_LIMITED, None, 3.0, 0, 24, 0, MANY, False, splits()),
+    (Fate.RATE_LIMITED, False, 3.0, 0, 1, 0, FEW, False, FAILS),
+    (Fate.RATE_LIMITED, True, 3.0, 0, 1, 0, FEW, False, waits(3.0)),
+    # Until somebody acts.
+    *((fate, None, None, 1, 0, 0.0, inputs, False, PARKS) for fate in TERMINAL for inputs in (FEW, MANY)),
+    *((fate, should, 1.0, 99, 9, 9e9, MANY, True, PARKS) for fate in TERMINAL for should in (True, False)),
+    # The request as a whole is too large.
+    (Fate.TOO_LARGE, None, None, 1, 0, 0, MANY, False, splits()),
+    (Fate.TOO_LARGE, None, None, 99, 0, 9999, MANY, False, splits()),
+    (Fate.TOO_LARGE, None, None, 1, 0, 0, FEW, False, FAILS),
+    (Fate.TOO_LARGE, False, None, 1, 0, 0, MANY, False, splits()),
+    # One input is refused: its neighbours are not to pay for it.
+    (Fate.INPUT_REFUSED, None, None, 1, 0, 0, MANY, False, splits()),
+    (Fate.INPUT_REFUSED, None, None, 99, 0, 9999, MANY, True, splits()),
+    (Fate.INPUT_REFUSED, None, None, 1, 0, 0, FEW, False, FAILS),
+    (Fate.INPUT_REFUSED, False, None, 1, 0, 0, MANY, False, splits()),
+    (Fate.INPUT_REFUSED, True, None, 1, 0, 0, MANY, False, waits(0.5)),
+    (Fate.INPUT_REFUSED, True, None, 2, 0, 0, FEW, False, waits(1.0)),
+    (Fate.INPUT_REFUSED, True, None, 8, 0, 0, FEW, False, FAILS),
+    (Fate.INPUT_REFUSED, True, None, 8, 0, 0, MANY, False, splits()),
+    (Fate.INPUT_REFUSED, True, None, 1, 0, 600, MANY, False, splits()),
+    # The request would be refused whatever its inputs: nothing is split.
+    (Fate.REQUEST_REFUSED, None, None, 1, 0, 0, FEW, False, FAILS),
+    (Fate.REQUEST_REFUSED, None, 5.0, 1, 0, 0, MANY, True, FAILS),
+    (Fate.REQUEST_REFUSED, False, None, 1, 0, 0, MANY, False, FAILS),
+    (Fate.REQUEST_REFUSED, True, None, 1, 0, 0, MANY, False, waits(0.5)),
+    (Fate.REQUEST_REFUSED, True, None, 8, 0, 0, MANY, False, FAILS),
+]
+for _fate in UNANSWERED:
+    TABLE += [
+        (_fate, None, None, 1, 0, 0, FEW, False, waits(0.5)),
+        (_fate, None, None, 1, 0, 0, MANY, False, waits(0.5)),
+        (_fate, None, None, 7, 0, 599, FEW, False, waits(20.0)),
+        (_fate, None, 7.0, 1, 0, 0, FEW, False, waits(7.0)),
+        (_fate, None, 120.1, 1, 0, 0, FEW, False, PARKS),
+        (_fate, None, None, 8, 0, 0, FEW, False, FAILS),
+        (_fate, None, None, 1, 0, 600, FEW, False, FAILS),
+        (_fate, None, 120.1, 8, 0, 0, FEW, False, FAILS),
+        # A batch that keeps failing is split: sooner where others are served, for then it is the batch.
+        (_fate, None, None, 2, 0, 0, MANY, True, waits(1.0)),
+        (_fate, None, None, 3, 0, 0, MANY, True, splits()),
+        (_fate, None, None, 3, 0, 0, MANY, False, waits(2.0)),
+        (_fate, None, None, 4, 0, 0, MANY, False, splits()),
+        (_fate, None, None, 8, 0, 0, MANY, False, splits()),
+        (_fate, None, None, 1, 0, 600, MANY, False, splits()),
+        (_fate, False, None, 1, 0, 0, FEW, False, FAILS),
+        (_fate, False, 5.0, 1, 0, 0, MANY, False, splits()),
+        (_fate, True, None, 1, 0, 0, FEW, False, waits(0.5)),
+        (_fate, True, None, 8, 0, 0, FEW, False, FAILS),
+    ]
+TABLE += [
+    # What was never sent says nothing of the inputs: nothing is split.
+    (Fate.NOT_SENT, None, None, 1, 0, 0, MANY, False, waits(0.5)),
+    (Fate.NOT_SENT, None, None, 7, 0, 0, MANY, True, waits(20.0)),
+    (Fate.NOT_SENT, None, None, 8, 0, 0, MANY, True, FAILS),
+    (Fate.NOT_SENT, None, None, 8, 0, 0, FEW, True, FAILS),
+    (Fate.NOT_SENT, None, None, 1, 0, 600, MANY, False, FAILS),
+    (Fate.NOT_SENT, False, None, 1, 0, 0, MANY, False, FAILS),
+]
+
+
+@pytest.mark.parametrize(
+    ("fate", "should_retry", "delay_s", "tries", "refusals", "elapsed_s", "inputs", "others_served", "wanted"), TABLE
+)
+def test_the_table(
+    fate: Fate,
+    should_retry: bool | None,
+    delay_s: float | None,
+    tries: int,
+    refusals: int,
+    elapsed_s: float,
+    inputs: int,
+    others_served: bool,
+    wanted: Decision,
+) -> None:
+    outcome = Outcome(fate, delay_s=delay_s, should_retry=should_retry)
+    assert ask(outcome, Attempt(tries, refusals, elapsed_s, inputs, others_served)) == wanted
+
+
+def test_the_table_has_every_fate() -> None:
+    assert {row[0] for row in TABLE} == set(Fate)
+
+
+@pytest.mark.parametrize(("index", "isolate"), [(0, 0), (9, 9), (10, None), (-1, None), (None, None)])
+def test_an_input_that_the_server_names_is_set_apart_at_once_if_there_is_such_an_input(
+    index: int | None, isolate: int | None
+) -> None:
+    outcome = Outcome(Fate.INPUT_REFUSED, input_index=index)
+    assert ask(outcome, Attempt(inputs=MANY)) == splits(isolate)
+
+
+def test_the_named_input_alone_fails() -> None:
+    assert ask(Outcome(Fate.INPUT_REFUSED, input_index=0), Attempt(inputs=1)) == FAILS
+
+
+# What holds in every cell ------------------------------------------------------------------------------------------
+
+CELLS = list(
+    product(
+        Fate,
+        (None, True, False),
+        (None, 0.0, 1.0, 120.0, 121.0, 1e9),
+        (0, 1, 3, 4, 8, 50),
+        (0, 1, 6, 24, 50),
+        (0.0, 599.0, 600.0, 1e9),
+        (1, 2, 2048),
+        (False, True),
+    )
+)
+
+
+def test_in_every_cell_the_decision_makes_sense() -> None:
+    for fate, should_retry, delay_s, tries, refusals, elapsed_s, inputs, others in CELLS:
+        outcome = Outcome(fate, delay_s=delay_s, should_retry=should_retry)
+        decision = decide(outcome, Attempt(tries, refusals, elapsed_s, inputs, others), POLICY)
+        cell = (fate, should_retry, delay_s, tries, refusals, elapsed_s, inputs, others, decision)
+        assert (decision.step is Step.GO_ON) == (fate is Fate.OK), cell
+        assert decision.step is not Step.SPLIT or inputs > 1, cell
+        assert 0 <= decision.delay_s <= POLICY.max_delay_s, cell
+        assert decision.step is Step.WAIT or decision.delay_s == 0, cell
+        assert fate not in TERMINAL or decision.step is Step.PARK, cell
+        over_budget = tries >= POLICY.attempts or elapsed_s >= POLICY.budget_s
+        if over_budget and fate is not Fate.RATE_LIMITED:
+            assert decision.step is not Step.WAIT, cell
+        if fate in (Fate.TOO_LARGE, Fate.INPUT_REFUSED, Fate.REQUEST_REFUSED, Fate.NOT_SENT):
+            assert decision.step is not Step.PARK or delay_s is not None, cell
+        if should_retry is False and fate not in (Fate.OK, *TERMINAL):
+            assert decision.step in (Step.FAIL, Step.SPLIT), cell
+
+
+@pytest.mark.parametrize("fate", [fate for fate in Fate if fate not in (Fate.OK, *TERMINAL)])
+@pytest.mark.parametrize("should_retry", [None, True, False])
+@pytest.mark.parametrize("others_served", [True, False])
+def test_whatever_a_server_goes_on_answering_every_input_comes_to_an_end(
+    fate: Fate, should_retry: bool | None, others_served: bool
+) -> None:
+    outcome = Outcome(fate, should_retry=should_retry)
+    requests, todo = 0, [(64, 0, 0)]
+    while todo:
+        inputs, tries, refusals = todo.pop()
+        requests += 1
+        assert requests < 5000, "it goes on for ever"
+        tries, refusals = (tries, refusals + 1) if fate is Fate.RATE_LIMITED else (tries + 1, refusals)
+        step = ask(outcome, Attempt(tries, refusals, 0.0, inputs, others_served)).step
+        if step is Step.WAIT:
+            todo.append((inputs, tries, refusals))
+        elif step is Step.SPLIT:
+            halves = (inputs // 2, inputs - inputs // 2)
+            todo += [(half, min(tries, 2), 0) for half in halves]
+        else:
+            assert step is Step.FAIL
+
+
+# Jitter ------------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 10_000))
+def test_the_back_off_is_full_jitter_under_a_cap(tries: int) -> None:
+    bounds: list[tuple[float, float]] = []
+
+    def uniform(low: float, high: float) -> float:
+        bounds.append((low, high))
+        return high
+
+    assert backoff(tries, uniform) == bounds[0][1] == min(CAP_S, BASE_S * 2 ** min(tries - 1, 60))
+    assert bounds[0][0] == 0.0
+    assert 0 <= backoff(tries) <= CAP_S
+
+
+def test_a_refusal_for_pace_without_a_delay_waits_a_quarter_of_a_second_at_least() -> None:
+    decision = decide(Outcome(Fate.RATE_LIMITED), Attempt(refusals=1), POLICY, lambda low, high: low)
+    assert decision == waits(0.25)
+
+
+def test_the_budgets_are_the_policys() -> None:
+    stubborn = Attempt(tries=2, elapsed_s=5.0)
+    assert decide(Outcome(Fate.SERVER_ERROR), stubborn, Policy(attempts=2)).step is Step.FAIL
+    assert decide(Outcome(Fate.SERVER_ERROR), stubborn, Policy(budget_s=5.0)).step is Step.FAIL
+    assert decide(Outcome(Fate.RATE_LIMITED, delay_s=2.0), stubborn, Policy(max_delay_s=1.0)).step is Step.PARK
+    assert decide(Outcome(Fate.SERVER_ERROR), stubborn, Policy()).step is Step.WAIT
+
+
+def test_the_thresholds_leave_room_for_both_splitting_and_failing() -> None:
+    assert 1 < SPLIT_AFTER < Policy().attempts
+    assert PACE_REFUSALS > 1
+
+
+@pytest.mark.parametrize("fate", list(Fate))
+def test_only_what_was_sent_and_not_answered_well_may_be_billed_twice(fate: Fate) -> None:
+    assert Outcome(fate).billed == (fate in (Fate.NO_ANSWER, Fate.MALFORMED))

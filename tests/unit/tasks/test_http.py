@@ -1,0 +1,42 @@
+"""Transport errors by name: was the request sent, and may it have been billed?"""
+
+from __future__ import annotations
+
+import aiohttp
+import httpx
+import pytest
+from aiohttp.client_reqrep import ConnectionKey
+
+from penstock.tasks.http import transport_outcome
+from penstock.workers.lanes.outcome import Fate
+
+KEY = ConnectionKey("localhost", 1, False, True, None, None, None, None)
+
+
+def caused(error: Exception, cause: Exception | None) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "fate", "code"),
+    [
+        (httpx.ConnectError("x"), None, Fate.NOT_SENT, "host_unreachable"),
+        (
+            httpx.ConnectTimeout("x"),
+            aiohttp.ClientConnectorError(KEY, OSError(111, "refused")),
+            Fate.NOT_SENT,
+            "host_unreachable",
+        ),
+        (httpx.ConnectTimeout("x"), aiohttp.ConnectionTimeoutError(), Fate.NOT_SENT, "connect_timeout"),
+        # httpx-aiohttp gives these as ConnectTimeout, too.
+        (httpx.ConnectTimeout("x"), aiohttp.ServerDisconnectedError(), Fate.NO_ANSWER, "connection_lost"),
+        (httpx.ConnectTimeout("x"), aiohttp.ClientOSError(104, "reset"), Fate.NO_ANSWER, "connection_lost"),
+        (httpx.ReadTimeout("x"), aiohttp.SocketTimeoutError(), Fate.NO_ANSWER, "timeout"),
+        (httpx.ReadError("x"), aiohttp.ClientPayloadError(), Fate.NO_ANSWER, "connection_lost"),
+        (httpx.UnsupportedProtocol("x"), None, Fate.NOT_FOUND, "invalid_url"),
+    ],
+)
+def test_each_error_has_its_fate(error: Exception, cause: Exception | None, fate: Fate, code: str) -> None:
+    outcome = transport_outcome(caused(error, cause))
+    assert (outcome.fate, outcome.code) == (fate, code)
