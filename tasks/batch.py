@@ -45,6 +45,10 @@ class Batch:
     model: str = ""
     on_keep: Callable[[Batch, Sequence[int]], Awaitable[None]] | None = None
 
+    def tried(self) -> Tries:
+        """Return what had been tried before the batch was handed back."""
+        return Tries(self.tries, self.refusals, sent=self.tries + self.refusals)
+
     def open(self, positions: Sequence[int]) -> list[int]:
         """Return those positions of which nothing has come yet."""
         return [n for n in positions if n not in self.rows and n not in self.failures]
@@ -107,11 +111,11 @@ async def embed_positions(
         ticket = None
         decision = await conversation.after(outcome, tries, len(positions))
         if decision.step is Step.FAIL:
-            batch.fail(positions, outcome, tries.tries + tries.refusals)
+            batch.fail(positions, outcome, tries.sent)
             return
         if decision.step is Step.SPLIT:
             parts = _parts(positions, decision, outcome)
-            await in_parallel([embed_positions(conversation, batch, part, tries.half()) for part in parts])
+            await in_parallel([embed_positions(conversation, batch, part, tries.part(len(part))) for part in parts])
             return
 
 

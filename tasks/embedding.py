@@ -15,7 +15,7 @@ from penstock.config.services import TaskType
 from penstock.tasks.batch import Batch, embed_positions, in_parallel
 from penstock.tasks.coalesce import coach, small
 from penstock.tasks.packing import budget_tokens, hopeless, pack
-from penstock.tasks.perform import Conversation, Tries, parked
+from penstock.tasks.perform import Conversation, parked
 from penstock.tasks.progress import Progress
 from penstock.workers.app import app
 from penstock.workers.lanes.lane import LaneClosed
@@ -92,10 +92,7 @@ async def _work(shared: Runtime, endpoint: Endpoint, batch: Batch, progress: Pro
     requests = pack(sizes, endpoint.caps, budget_tokens(endpoint.rate_limit), ratio)
     batch.on_keep = progress.checkpoint
     try:
-        work = [
-            embed_positions(conversation, batch, [positions[n] for n in each], Tries(batch.tries, batch.refusals))
-            for each in requests
-        ]
+        work = [embed_positions(conversation, batch, [positions[n] for n in each], batch.tried()) for each in requests]
         await in_parallel(work)
     finally:
         batch.effort += conversation.effort

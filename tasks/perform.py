@@ -27,10 +27,18 @@ Send = Callable[[Request, float], Awaitable[Response]]
 
 @dataclass
 class Tries:
-    """What has been tried for one request's inputs; goes with them when they are split."""
+    """What has been tried for one request's inputs; goes with them when they are split.
+
+    Args:
+        tries, refusals: what counts towards the decision; see ``Attempt``.
+        sent: requests in which they were.
+        started: when, by the monotonic clock, in seconds.
+        isolated: whether they were split off a request that had failed too often.
+    """
 
     tries: int = 0
     refusals: int = 0
+    sent: int = 0
     started: float = field(default_factory=time.monotonic)
     isolated: bool = False
 
@@ -39,9 +47,13 @@ class Tries:
         elapsed = time.monotonic() - self.started
         return Attempt(self.tries, self.refusals, elapsed, inputs, lane.served_at > self.started, self.isolated)
 
-    def half(self) -> Tries:
-        """Of a part of a request that was split: known to be stubborn, but given a fresh start in time."""
-        return Tries(max(0, min(self.tries, 2)), isolated=True)
+    def part(self, inputs: int) -> Tries:
+        """Of a part of a request that was split.
+
+        Several inputs are known to be stubborn and are split at their next failure. One input has never been tried
+        alone: it gets tries of its own, so that neither its neighbours' misfortunes nor chance make it fail.
+        """
+        return Tries(min(self.tries, 2) if inputs > 1 else 0, sent=self.sent, isolated=True)
 
 
 class Conversation:
@@ -127,6 +139,7 @@ class Conversation:
         Raises:
             LaneClosed: the lane is parked by this very outcome, or the wait is too long for a worker to hold it.
         """
+        tries.sent += 1
         if outcome.fate is Fate.RATE_LIMITED:
             tries.refusals += 1
         else:

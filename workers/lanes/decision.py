@@ -35,8 +35,8 @@ BASE_S = 0.5
 CAP_S = 20.0
 #: Tries after which a batch that gets no good answer is split.
 SPLIT_AFTER = 3
-#: Tries of an input that was split off a failing batch, those in the batch included, after which it fails.
-ISOLATED_TRIES = 5
+#: Most tries of an input alone that was split off a failing batch: it may be the culprit, or a neighbour out of luck.
+ISOLATED_TRIES = 6
 #: Refusals for pace of one request, others being served meanwhile, after which it is taken to be too big for the quota.
 PACE_REFUSALS = 6
 
@@ -65,7 +65,8 @@ class Attempt:
     """What has been tried.
 
     Args:
-        tries: requests without a good answer so far, this one included, refusals for pace left out.
+        tries: requests without a good answer so far, this one included, refusals for pace left out; of an input that
+            was split off, those in which it stood alone.
         refusals: refusals for pace so far, this one included.
         elapsed_s: seconds since the first.
         inputs: inputs in the request.
@@ -153,7 +154,7 @@ def _unanswered(
 
 
 def _used_up(attempt: Attempt, policy: Policy) -> bool:
-    # A culprit that stands alone has been tried in company before: it gets few tries more.
+    # What stands alone has been tried in company before.
     alone = attempt.isolated and attempt.inputs == 1
     attempts = min(policy.attempts, ISOLATED_TRIES) if alone else policy.attempts
     return attempt.tries >= attempts or attempt.elapsed_s >= policy.budget_s

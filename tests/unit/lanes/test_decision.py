@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.tasks.perform import Tries
 from penstock.workers.lanes.decision import (
     BASE_S,
     CAP_S,
@@ -218,9 +220,39 @@ def test_whatever_a_server_goes_on_answering_every_input_comes_to_an_end(
             todo.append((inputs, tries, refusals))
         elif step is Step.SPLIT:
             halves = (inputs // 2, inputs - inputs // 2)
-            todo += [(half, min(tries, 2), 0) for half in halves]
+            todo += [(half, Tries(tries).part(half).tries, 0) for half in halves]
         else:
             assert step is Step.FAIL
+
+
+@pytest.mark.parametrize(
+    ("tries", "attempts", "wanted"), [(1, 8, waits(0.5)), (5, 8, waits(8.0)), (6, 8, FAILS), (2, 2, FAILS)]
+)
+def test_an_input_that_was_split_off_has_tries_of_its_own_but_not_all(
+    tries: int, attempts: int, wanted: Decision
+) -> None:
+    alone = Attempt(tries, isolated=True)
+    outcome = Outcome(Fate.SERVER_ERROR)
+    assert decide(outcome, alone, Policy(attempts=attempts), lambda low, high: high) == wanted
+
+
+def test_chance_does_not_make_a_culprits_neighbours_fail() -> None:
+    dice = random.Random(1)
+    for _ in range(1000):
+        todo = [(range(16), Tries())]
+        while todo:
+            texts, tries = todo.pop()
+            if 11 not in texts and dice.random() > 0.1:  # one request in ten goes wrong, whatever is in it
+                continue
+            tries.tries += 1
+            step = ask(Outcome(Fate.MALFORMED), Attempt(tries.tries, 0, 0.0, len(texts), True, tries.isolated)).step
+            if step is Step.WAIT:
+                todo.append((texts, tries))
+            elif step is Step.SPLIT:
+                middle = len(texts) // 2
+                todo += [(part, tries.part(len(part))) for part in (texts[:middle], texts[middle:])]
+            else:
+                assert list(texts) == [11]
 
 
 # Jitter ------------------------------------------------------------------------------------------------------------
