@@ -241,7 +241,7 @@ def test_a_stored_vector_of_1536_dimensions_costs_less_than_6500_bytes(app: Any,
     with valkey.client() as client:
         cost = client.memory_usage(f"penstock:celery-task-meta-{task}", samples=0)
     assert cost < 6500
-    back = app.AsyncResult(task).get(timeout=5)
+    back = app.AsyncResult(task).get(timeout=20)
     assert same(result, back)
 
 
@@ -261,7 +261,7 @@ def test_errors_come_back_with_their_attributes(app: Any, error: Exception) -> N
     app.backend.mark_as_failure(task, error, traceback="Traceback ...")
     result = app.AsyncResult(task)
     with pytest.raises(type(error)) as caught:
-        result.get(timeout=5)
+        result.get(timeout=20)
     assert str(caught.value) == str(error)
     assert vars(caught.value) == vars(error)
     assert result.traceback == "Traceback ..."

@@ -452,11 +452,11 @@ async def test_a_changed_endpoint_does_not_undo_an_operators_pause(clocked: Cloc
 async def test_changes_of_state_are_published_for_all_workers(clocked: Clocked) -> None:
     async with clocked.client.pubsub(ignore_subscribe_messages=True) as news:
         await news.subscribe(f"{PREFIX}lane-news")
-        await news.get_message(timeout=2)
+        await news.get_message(timeout=20)
         slot = await clocked.reserve(0)
         await clocked.at(0).refuse("q", slot.seq, 1.0, "", NO_LIMIT)
         await clocked.at(0).park("q", "no credit", "docs", 3)
-        told = [await news.get_message(ignore_subscribe_messages=True, timeout=2) for _ in range(2)]
+        told = [await news.get_message(ignore_subscribe_messages=True, timeout=20) for _ in range(2)]
     assert [each["data"].decode() for each in told if each] == [lane_key(PREFIX, "q")] * 2
 
 

@@ -45,7 +45,7 @@ def tasks(pool_app: ModuleType, worker: Worker) -> ModuleType:
 @pytest.fixture
 def inspect(tasks: ModuleType, worker: Worker) -> Any:
     """Ask the worker: ``inspect("active")``."""
-    return lambda what: getattr(tasks.app.control.inspect([worker.name], timeout=2), what)()[worker.name]
+    return lambda what: getattr(tasks.app.control.inspect([worker.name], timeout=20), what)()[worker.name]
 
 
 def unacknowledged(tasks: ModuleType) -> int:

@@ -82,8 +82,8 @@ def test_workers_on_the_embedded_broker_serve_new_endpoints_survive_crashes_and_
     command = penstock("worker", "--processes", "1", "--chunkers", "1")
     command.wait_for("2 processes take tasks")
     put(socket_url(load_settings()), "docs")
-    command.wait_for("Started consuming from penstock.docs.interactive", timeout=3)
-    command.wait_for("Started consuming from penstock.docs.bulk", timeout=3)
+    command.wait_for("Started consuming from penstock.docs.interactive", timeout=20)
+    command.wait_for("Started consuming from penstock.docs.bulk", timeout=20)
     assert [each["text"] for each in chunk(SENTENCE * 2, "docs")] == [SENTENCE * 2]
     assert re.search(r"chunker +\| .*penstock.chunk\[.*succeeded", command.log)
     assert SENTENCE[:10] not in command.log
@@ -94,7 +94,7 @@ def test_workers_on_the_embedded_broker_serve_new_endpoints_survive_crashes_and_
     assert len(processes) == 2
     with connect(socket_url(load_settings())) as client:
         Registry(client, load_settings()).delete("docs")
-    command.wait_for("Canceling queue penstock.docs.interactive", timeout=3)
+    command.wait_for("Canceling queue penstock.docs.interactive", timeout=20)
     command.send(signal.SIGINT)
     assert command.wait() == 130
     assert "Traceback" not in command.log
@@ -203,7 +203,7 @@ def test_celerys_own_command_runs_everything_by_itself_and_heeds_its_flags(
 ) -> None:
     put(broker_url, "docs")
     (celery,) = worker(args=("-P", "prefork", "-c", "1"))
-    celery.wait_for("Started consuming from penstock.docs.bulk", timeout=3)
+    celery.wait_for("Started consuming from penstock.docs.bulk", timeout=20)
     assert "(prefork)" in celery.log
     assert len(chunk(SENTENCE * 400, "docs")) > 1
     assert "ForkPoolWorker-1] Task penstock.chunk" in celery.log
@@ -224,7 +224,7 @@ def test_flower_listens_on_loopback_and_shows_how_much_and_not_what(
     assert chunk(SENTENCE * 400, "docs")
 
     def tasks() -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/tasks", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/tasks", timeout=20) as answer:
             found = list(json.load(answer).values())
         return found if found and found[0]["state"] == "SUCCESS" else None
 
