@@ -26,6 +26,8 @@ from typing import Any, Generic, TypeVar
 
 from greenlet import getcurrent, greenlet
 
+from penstock.workers.selector import new_selector_loop
+
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
@@ -319,7 +321,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     with contextlib.suppress(ImportError):
         loop: asyncio.AbstractEventLoop = importlib.import_module("uvloop").new_event_loop()
         return loop
-    return asyncio.new_event_loop()
+    return new_selector_loop()
 
 
 class _OfThread(threading.local):

@@ -55,9 +55,9 @@ def test_acknowledgements_do_not_wait_for_the_slowest_task_of_a_warm_shutdown(
     pool_app: ModuleType, pool_worker: Start
 ) -> None:
     worker = pool_worker("-c", "2")
-    send(pool_app, 0.5, 2.5)
+    send(pool_app, 0.5, 5.0)
     worker.send(signal.SIGTERM)
-    wait_until(lambda: messages(pool_app) == (0, 1), "the short one is acknowledged while the long one runs", 2)
+    wait_until(lambda: messages(pool_app) == (0, 1), "the short one is acknowledged while the long one runs", 4.5)
     assert worker.running
     assert worker.wait() == 0
     assert messages(pool_app) == (0, 0)

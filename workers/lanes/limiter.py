@@ -7,6 +7,7 @@ lies in the past a moment later, so nothing can leak. A place is reserved at mos
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from operator import add
 from typing import Any, Literal
@@ -15,6 +16,7 @@ import redis
 import redis.asyncio
 
 from penstock.config.endpoint import Endpoint, RateLimit
+from penstock.workers.lanes.clock import ServerClock
 from penstock.workers.lanes.keys import flight_key, lane_key, news_channel, used_key
 from penstock.workers.lua import async_script, script
 
@@ -83,7 +85,7 @@ class Slot:
     Args:
         granted: whether a place was reserved.
         closed: the lane is parked or paused: no place until somebody acts.
-        wait_s: seconds until the place, or until it is worth asking again.
+        wait_s: seconds from now until the place, or until it is worth asking again.
         seq: number of the lane's current cool-down; goes back to it with the news of a 429.
         state, why: the lane's state ("", "paused", "parked", "probing") and its reason.
         cool_s: seconds that the lane goes on cooling.
@@ -98,9 +100,10 @@ class Slot:
     cool_s: float
 
 
-def _slot(answer: Any) -> Slot:
-    go, wait, seq, state, why, cool, _ = [part.decode() if isinstance(part, bytes) else part for part in answer]
-    return Slot(go == 1, go == -1, float(wait) / 1000, int(float(seq)), state, why, float(cool) / 1000)
+def _slot(answer: Any, clock: ServerClock | None = None) -> Slot:
+    go, wait, seq, state, why, cool, now = [part.decode() if isinstance(part, bytes) else part for part in answer]
+    lag_s = clock.lag(float(now) / 1000, time.monotonic()) if clock else 0.0
+    return Slot(go == 1, go == -1, float(wait) / 1000 - lag_s, int(float(seq)), state, why, float(cool) / 1000)
 
 
 def strict(limit: RateLimit) -> bool:
@@ -125,6 +128,7 @@ class Limiter:
     def __init__(self, client: redis.asyncio.Redis, prefix: str, clock_ms: float = 0) -> None:
         self._prefix = prefix
         self._script = async_script(client, "limiter")
+        self._clock = None if clock_ms else ServerClock()
         self.clock_ms = clock_ms
 
     async def reserve(
@@ -199,7 +203,7 @@ class Limiter:
     async def _call(self, quota: str, operation: str, *arguments: Any) -> Slot:
         keys = [lane_key(self._prefix, quota), used_key(self._prefix, quota), flight_key(self._prefix, quota)]
         args = [operation, self.clock_ms, news_channel(self._prefix), *arguments]
-        return _slot(await self._script(keys=keys, args=args))
+        return _slot(await self._script(keys=keys, args=args), self._clock)
 
 
 def change_lane(
