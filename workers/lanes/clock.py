@@ -4,8 +4,8 @@ from __future__ import annotations
 
 #: The clocks may drift apart by so much, in seconds a second.
 DRIFT = 0.0001
-#: An answer that is later than this, in seconds, is taken for a step of one of the clocks.
-STEP_S = 0.05
+#: Answers that are all later than this, for so long, show a step of one of the clocks; times in seconds.
+STEP_S, FOR_S = 0.05, 1.0
 
 
 class ServerClock:
@@ -19,6 +19,7 @@ class ServerClock:
     def __init__(self) -> None:
         self._least = float("inf")
         self._read_at = 0.0
+        self._late_since = float("inf")
 
     def lag(self, said_at: float, read_at: float) -> float:
         """Return by how many seconds longer than the quickest an answer took.
@@ -29,7 +30,8 @@ class ServerClock:
         """
         offset = read_at - said_at
         least = min(offset, self._least + DRIFT * (read_at - self._read_at))
-        if offset - least > STEP_S:
+        self._late_since = min(self._late_since, read_at) if offset - least > STEP_S else float("inf")
+        if offset - least > FOR_S or read_at - self._late_since > FOR_S:
             least = offset
         self._least, self._read_at = least, read_at
         return offset - least

@@ -224,6 +224,7 @@ class Lane:
             if strict(waiter.endpoint.rate_limit):
                 self._settled += Settlement(late=FIRST_S * 1000)
         if slot.wait_s <= 0.0005:
+            self._note_late(-slot.wait_s)
             self._wake(waiter)
         else:
             self._sleep(waiter, asyncio.get_running_loop().time() + slot.wait_s)
@@ -234,12 +235,14 @@ class Lane:
 
     def _wake(self, waiter: Waiter) -> None:
         if waiter in self._asleep and waiter.timer is not None:
-            late_s = asyncio.get_running_loop().time() - waiter.timer.when() - LATE_S
-            if late_s > 0:
-                self._settled += Settlement(late=late_s * 1000)
+            self._note_late(asyncio.get_running_loop().time() - waiter.timer.when())
         self._asleep.discard(waiter)
         if not waiter.ready.done() and waiter.ticket is not None:
             waiter.ready.set_result(waiter.ticket)
+
+    def _note_late(self, late_s: float) -> None:
+        if late_s > LATE_S:
+            self._settled += Settlement(late=(late_s - LATE_S) * 1000)
 
     def _overtake(self, waiter: Waiter) -> bool:
         """Give interactive work the place that bulk work of this process sleeps for; that goes to the head of its line.

@@ -85,7 +85,7 @@ class Slot:
     Args:
         granted: whether a place was reserved.
         closed: the lane is parked or paused: no place until somebody acts.
-        wait_s: seconds from now until the place, or until it is worth asking again.
+        wait_s: seconds from now until the place, or until it is worth asking again; below 0 where this was read late.
         seq: number of the lane's current cool-down; goes back to it with the news of a 429.
         state, why: the lane's state ("", "paused", "parked", "probing") and its reason.
         cool_s: seconds that the lane goes on cooling.

@@ -173,6 +173,13 @@ async def test_a_request_that_was_sent_late_says_by_how_much() -> None:
     assert sum(limiter.settled, Settlement()).late >= 100
 
 
+async def test_so_does_one_whose_leave_was_read_late() -> None:
+    made, limiter = lane(Slot(True, False, -0.2, 0, "", "", 0.0))
+    await made.slot(endpoint(), lambda: 1)
+    await made.refresh()
+    assert sum(limiter.settled, Settlement()).late == pytest.approx(150)
+
+
 @pytest.mark.parametrize(("rpm", "late"), [(600, 50), (6000, 0), (None, 0)])
 async def test_a_workers_first_request_may_be_late_where_no_burst_may_be_allowed(rpm: float | None, late: int) -> None:
     made, limiter = lane()
