@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from penstock.cli import output
+from penstock.cli.options import AsJson, InferenceId
 from penstock.config.endpoint import Endpoint
 from penstock.config.errors import InputInvalid
 from penstock.config.redis import connect, state_url
@@ -22,9 +23,9 @@ EXCERPT = 60
 
 
 def command(
-    inference_id: Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id.", show_default=False)],
+    inference_id: InferenceId,
     text: Annotated[str, typer.Argument(metavar="[TEXT|-]", help="The text; - is stdin.", show_default=False)] = "-",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Split a text by an endpoint's chunking settings: what `chunk(text, ID)` returns, without a worker.
 

@@ -11,13 +11,14 @@ from celery.result import AsyncResult
 
 from penstock.cli import output
 from penstock.cli.one_task import PATIENCE_S, Desk, desk, read_settings, read_text
+from penstock.cli.options import AsJson, InferenceId, VendorSettings
 from penstock.config.errors import CutStream, InputInvalid
 from penstock.config.services import TaskType
 from penstock.workers.results import CompleteResult
 
 
 def command(
-    inference_id: Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id.", show_default=False)],
+    inference_id: InferenceId,
     text: Annotated[str, typer.Argument(metavar="[TEXT|-]", help="The prompt; - is stdin.", show_default=False)] = "-",
     stream: Annotated[
         bool | None,
@@ -27,11 +28,8 @@ def command(
     ] = None,
     system: Annotated[str | None, typer.Option(help="A system message before the prompt.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of the answer.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the vendor's, its value JSON; repeatable."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    settings: VendorSettings = None,
+    as_json: AsJson = False,
 ) -> None:
     """Complete a prompt and print the answer."""
     prompt = read_text(text)

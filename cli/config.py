@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import difflib
 import os
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from penstock.cli import output
+from penstock.cli.options import AsJson
 from penstock.config.errors import ConfigurationError
 from penstock.config.redis import MASK, hide_password
 from penstock.config.settings import PREFIX, SECRET_FIELDS, Settings, read_settings, variable
 
 
 def command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show every setting: its variable, its value (secrets masked), where that came from and what it is for.
 

@@ -8,6 +8,7 @@ import typer
 
 from penstock.cli import output
 from penstock.cli.one_task import desk, read_text
+from penstock.cli.options import InferenceId
 from penstock.config.errors import InputInvalid
 from penstock.config.services import TaskType
 from penstock.workers.lanes.tokens import byte_length
@@ -19,7 +20,7 @@ MOST_BYTES = 4_000_000
 
 
 def command(
-    inference_id: Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id.", show_default=False)],
+    inference_id: InferenceId,
     text: Annotated[
         str, typer.Argument(metavar="[TEXT|-]", help="The text; - is stdin, a text a line.", show_default=False)
     ] = "-",

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from penstock.cli import output
+from penstock.cli.options import AsJson, InferenceId
 from penstock.config.documents import parse_document
 from penstock.config.endpoint import Endpoint
 from penstock.config.endpoints_file import fill_variables
@@ -26,9 +27,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Inference endpoints: put, get, list, delete, test.",
 )
-
-InferenceId = Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command()

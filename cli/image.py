@@ -15,13 +15,14 @@ from rich.status import Status
 
 from penstock.cli import output
 from penstock.cli.one_task import desk, read_settings, read_text
+from penstock.cli.options import AsJson, InferenceId, VendorSettings
 from penstock.config.endpoint import Endpoint
 from penstock.config.services import TaskType, load_service
 from penstock.workers.results import ImageResult
 
 
 def command(
-    inference_id: Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id.", show_default=False)],
+    inference_id: InferenceId,
     prompt: Annotated[
         str, typer.Argument(metavar="[PROMPT|-]", help="The prompt; - is stdin.", show_default=False)
     ] = "-",
@@ -31,11 +32,8 @@ def command(
     n: Annotated[int | None, typer.Option("-n", "--n", min=1, help="Number of images.")] = None,
     size: Annotated[str | None, typer.Option(help="Their size, such as 512x512.")] = None,
     deadline: Annotated[float, typer.Option(min=1, help="Seconds after the submit at which it is given up.")] = 600.0,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the vendor's, its value JSON; repeatable."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    settings: VendorSettings = None,
+    as_json: AsJson = False,
 ) -> None:
     """Generate images from a prompt. Without --out their URLs are printed."""
     text = read_text(prompt)

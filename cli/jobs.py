@@ -10,13 +10,12 @@ import typer
 
 from penstock.cli import output
 from penstock.cli.backfill_view import summary
+from penstock.cli.options import AsJson
 from penstock.config.errors import ConfigurationError
 from penstock.config.settings import load_settings
 from penstock.tasks.backfill.jobs import JobState, known_jobs, read_job
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", help="Backfills: list, show.")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.callback(invoke_without_command=True)

@@ -11,6 +11,7 @@ import typer
 
 from penstock.cli import output
 from penstock.cli.lanes import read_all
+from penstock.cli.options import AsJson, InferenceId
 from penstock.config.endpoint import Endpoint
 from penstock.config.redis import connect, state_url
 from penstock.config.registry import Registry
@@ -19,9 +20,6 @@ from penstock.workers.embedded import broker
 from penstock.workers.lanes.limiter import change_lane
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", help="Pause or resume a lane.")
-
-InferenceId = Annotated[str, typer.Argument(metavar="ID", help="The endpoint's id.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command()

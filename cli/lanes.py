@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.cli import output
+from penstock.cli.options import AsJson
 from penstock.config.endpoint import Endpoint
 from penstock.config.queues import BULK, INTERACTIVE, queue_name
 from penstock.config.redis import connect, state_url
@@ -30,7 +31,7 @@ STYLES = {"open": "green", "cooling": "yellow", "probing": "yellow", "paused": "
 def command(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between refreshes.")] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show each lane: messages waiting and in flight, what the last minute used, cool-down, state and why."""
     settings = load_settings()

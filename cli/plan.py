@@ -12,6 +12,7 @@ import typer
 
 from penstock.cli import output
 from penstock.cli.backfill import CorpusSource, EndpointId, IdField, NoChunk, TextField
+from penstock.cli.options import AsJson
 from penstock.config.redis import connect, state_url
 from penstock.config.registry import Registry
 from penstock.config.settings import load_settings
@@ -30,7 +31,7 @@ def command(
     price: Annotated[
         float | None, typer.Option(min=0, metavar="P", help="Price of a million tokens, for an estimate of the cost.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read a corpus and say what a backfill of it would take. Nothing is sent and nothing is written.
 
