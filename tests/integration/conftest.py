@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from support.task_bench import Stage, TaskBench, open_bench
 from support.valkey import ValkeyServer
 from support.worker import Worker
+
+_names = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +34,22 @@ def bench(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaskBench]:
     """A bench on the stage of the test's module, which is as usual at first."""
     with open_bench(stage, monkeypatch) as found:
         yield found
+
+
+@pytest.fixture
+def chat(stage: Stage, bench: TaskBench) -> str:
+    """A ``chat_completion`` endpoint with a lane of its own."""
+    name = f"chat-{next(_names)}"
+    bench.openai("chat_completion", name, stage.stand_in.url, model=name)
+    return name
+
+
+@pytest.fixture
+def plain(stage: Stage, bench: TaskBench) -> str:
+    """A ``completion`` endpoint with a lane of its own."""
+    name = f"plain-{next(_names)}"
+    bench.openai("completion", name, stage.stand_in.url, model=name)
+    return name
 
 
 @pytest.fixture

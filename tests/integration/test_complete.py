@@ -26,22 +26,6 @@ def stage(valkey_server: ValkeyServer) -> Iterator[Stage]:
         yield found
 
 
-@pytest.fixture
-def chat(stage: Stage, bench: TaskBench) -> str:
-    """A ``chat_completion`` endpoint with a lane of its own."""
-    name = f"chat-{next(_names)}"
-    bench.openai("chat_completion", name, stage.stand_in.url, model=name)
-    return name
-
-
-@pytest.fixture
-def plain(stage: Stage, bench: TaskBench) -> str:
-    """A ``completion`` endpoint with a lane of its own."""
-    name = f"plain-{next(_names)}"
-    bench.openai("completion", name, stage.stand_in.url, model=name)
-    return name
-
-
 def test_an_answer_has_text_finish_reason_usage_and_model(bench: TaskBench, plain: str) -> None:
     answer = bench.send("complete", "What is a penstock?", plain).get(timeout=20)
     assert isinstance(answer, CompleteResult)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import threading
 import time
@@ -20,7 +19,6 @@ from support.valkey import ValkeyServer
 from support.waiting import wait_until
 
 HELLO = [{"role": "user", "content": "What is a penstock?"}]
-_names = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -28,22 +26,6 @@ def stage(valkey_server: ValkeyServer) -> Iterator[Stage]:
     with open_stage(valkey_server, SHORT_LEASES, USUAL_CHAT) as found:
         found.start_worker()
         yield found
-
-
-@pytest.fixture
-def chat(stage: Stage, bench: TaskBench) -> str:
-    """A ``chat_completion`` endpoint with a lane of its own."""
-    name = f"chat-{next(_names)}"
-    bench.openai("chat_completion", name, stage.stand_in.url, model=name)
-    return name
-
-
-@pytest.fixture
-def plain(stage: Stage, bench: TaskBench) -> str:
-    """A ``completion`` endpoint with a lane of its own."""
-    name = f"plain-{next(_names)}"
-    bench.openai("completion", name, stage.stand_in.url, model=name)
-    return name
 
 
 def test_deltas_put_together_are_the_answer(bench: TaskBench, chat: str) -> None:
