@@ -8,6 +8,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE CHANGELOG.md CONTRIBUTING.md ./
 COPY cli cli
 COPY config config
+COPY stand_in stand_in
 COPY tasks tasks
 COPY workers workers
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /dist .

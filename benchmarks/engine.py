@@ -30,11 +30,11 @@ import numpy as np
 import pyarrow.dataset as ds
 from engine_server import bank, right_vector
 
+from penstock.config.endpoints.registry import Registry
 from penstock.config.redis import connect
-from penstock.config.registry import Registry
 from penstock.config.settings import load_settings
-from penstock.workers.embedded import await_end, broker
-from penstock.workers.launch import workers
+from penstock.workers.embedded.broker import await_end, broker
+from penstock.workers.processes.launcher import workers
 
 HERE = Path(__file__).resolve().parent
 ENDPOINT = "bench"

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from penstock.config.settings import Settings, load_settings
 from penstock.workers.lanes.limiter import PACE
-from penstock.workers.launch import Crew, workers
+from penstock.workers.processes.launcher import Crew, workers
 from support.app import own_app, publish, put_endpoint
 from support.stand_in import StandIn
 from support.valkey import ValkeyServer

@@ -78,7 +78,7 @@ def put_endpoint(server: ValkeyServer, stand_in: StandIn) -> None:
 
 def hold(server: ValkeyServer, pid: int, waiting: int) -> None:
     """Publish to a paused lane and see what the worker takes of it."""
-    from penstock.config.registry import Registry
+    from penstock.config.endpoints.registry import Registry
     from penstock.config.settings import load_settings
     from penstock.workers.lanes.limiter import change_lane
 

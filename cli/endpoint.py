@@ -12,14 +12,14 @@ import typer
 
 from penstock.cli import output
 from penstock.cli.options import AsJson, InferenceId
-from penstock.config.documents import parse_document
-from penstock.config.endpoint import Endpoint
-from penstock.config.endpoints_file import fill_variables
+from penstock.config.endpoints.documents import parse_document
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.file import fill_variables
+from penstock.config.endpoints.registry import Registry
+from penstock.config.endpoints.validation import validate_endpoint
 from penstock.config.errors import ConfigurationError, InferenceFailed
 from penstock.config.redis import connect, state_url
-from penstock.config.registry import Registry
 from penstock.config.settings import Settings, load_settings
-from penstock.config.validation import validate_endpoint
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -135,7 +135,7 @@ def try_endpoint(inference_id: InferenceId, as_json: AsJson = False) -> None:
 
 @contextlib.contextmanager
 def _registry(settings: Settings) -> Iterator[Registry]:
-    from penstock.workers.embedded import broker
+    from penstock.workers.embedded.broker import broker
 
     with broker(settings) as urls, connect(state_url(urls.broker, urls.results)) as client:
         yield Registry(client, settings)
@@ -152,7 +152,7 @@ def _read_body(file: str) -> Any:
 
 
 def _verified(endpoint: Endpoint, settings: Settings) -> dict[str, Any]:
-    from penstock.tasks.verify import verify
+    from penstock.tasks.request.verify import verify
 
     with output.err.status(f"one test call to {endpoint.inference_id} ..."):
         return verify(endpoint, settings)

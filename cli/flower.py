@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from penstock.config.settings import load_settings
-from penstock.workers.embedded import broker
+from penstock.workers.embedded.broker import broker
 
 LOOPBACK = "127.0.0.1"
 

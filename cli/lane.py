@@ -12,11 +12,11 @@ import typer
 from penstock.cli import output
 from penstock.cli.lanes import read_all
 from penstock.cli.options import AsJson, InferenceId
-from penstock.config.endpoint import Endpoint
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.registry import Registry
 from penstock.config.redis import connect, state_url
-from penstock.config.registry import Registry
 from penstock.config.settings import Settings, load_settings
-from penstock.workers.embedded import broker
+from penstock.workers.embedded.broker import broker
 from penstock.workers.lanes.limiter import change_lane
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich", help="Pause or resume a lane.")

@@ -14,13 +14,13 @@ from rich.text import Text
 
 from penstock.cli import output
 from penstock.cli.options import AsJson
-from penstock.config.endpoint import Endpoint
-from penstock.config.queues import BULK, INTERACTIVE, queue_name
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.registry import Registry
+from penstock.config.names import BULK, INTERACTIVE, queue_name
 from penstock.config.redis import connect, state_url
-from penstock.config.registry import Registry
 from penstock.config.settings import Settings, load_settings
-from penstock.workers.embedded import broker
-from penstock.workers.lanes.state import in_flight, read_lane, waiting
+from penstock.workers.embedded.broker import broker
+from penstock.workers.lanes.status import in_flight, read_lane, waiting
 
 COLUMNS = (
     "lane", "state", "waiting", "in flight", "requests/min", "limit", "tokens/min", "limit", "429s", "cool-down", "why",

@@ -38,7 +38,7 @@ START, ENDPOINTS, ONE, MANY, RUN = "Start here", "Endpoints", "One task", "A cor
 
 COMMANDS: dict[str, Entry] = {
     "demo": Entry(
-        "penstock.cli.demo",
+        "penstock.cli.demo.command",
         "A real corpus to vectors in a minute: no key, no server.",
         ("penstock demo", 'penstock demo --ask "read a zip archive"'),
         START,
@@ -72,37 +72,37 @@ COMMANDS: dict[str, Entry] = {
         ENDPOINTS,
     ),
     "chunk": Entry(
-        "penstock.cli.chunk",
+        "penstock.cli.call.chunk",
         "Split a text by an endpoint's chunking settings.",
         ("penstock chunk docs-embeddings - < README.md", "penstock chunk docs-embeddings - --json < README.md"),
         ONE,
     ),
     "embed": Entry(
-        "penstock.cli.embed",
+        "penstock.cli.call.embed",
         "Embed one text and print its vector.",
         ('penstock embed docs-embeddings "a gated pipe"', "penstock embed docs-embeddings - --json < text.txt"),
         ONE,
     ),
     "complete": Entry(
-        "penstock.cli.complete",
+        "penstock.cli.call.complete",
         "Complete one prompt and print the answer.",
         ('penstock complete chat "What is a penstock?"', 'penstock complete chat "Tell me more" --stream'),
         ONE,
     ),
     "image": Entry(
-        "penstock.cli.image",
+        "penstock.cli.call.image",
         "Generate images from a prompt.",
         ('penstock image pictures "An avocado chair"', 'penstock image pictures "An avocado chair" --out images/'),
         ONE,
     ),
     "plan": Entry(
-        "penstock.cli.plan",
+        "penstock.cli.backfill.plan",
         "Dry run of a backfill: documents, chunks, tokens, minutes, cost.",
         ("penstock plan corpus.parquet --endpoint docs-embeddings",),
         MANY,
     ),
     "backfill": Entry(
-        "penstock.cli.backfill",
+        "penstock.cli.backfill.run",
         "A corpus to vectors; kill it, run it again, it goes on.",
         (
             "penstock backfill corpus.parquet --endpoint docs-embeddings --out vectors/",
@@ -111,7 +111,7 @@ COMMANDS: dict[str, Entry] = {
         MANY,
     ),
     "jobs": Entry(
-        "penstock.cli.jobs",
+        "penstock.cli.backfill.jobs",
         "Backfills: list them, show one.",
         ("penstock jobs list", "penstock jobs show vectors"),
         MANY,
@@ -129,7 +129,7 @@ COMMANDS: dict[str, Entry] = {
         RUN,
     ),
     "stand-in": Entry(
-        "penstock.cli.stand_in.command",
+        "penstock.stand_in.command",
         "A stand-in for a service, with its limits and faults, for trying things out.",
         (
             "penstock stand-in --port 8089 --rpm 3000 --tpm 1000000 --latency-ms 50",

@@ -14,11 +14,11 @@ from typing import Annotated, Any, BinaryIO
 import typer
 
 from penstock.cli import output
+from penstock.config.endpoints.registry import Registry
 from penstock.config.redis import connect, state_url
-from penstock.config.registry import Registry
 from penstock.config.settings import Settings, load_settings
-from penstock.workers.embedded import Urls, broker
-from penstock.workers.launch import Crew, WorkersFailed, roles
+from penstock.workers.embedded.broker import Urls, broker
+from penstock.workers.processes.launcher import Crew, WorkersFailed, roles
 
 POLL_S = 0.2
 # What the command does at the first, second and third request to stop.

@@ -1,4 +1,8 @@
-"""Settings, inference endpoints and their validation, the registry of endpoints. Imports nothing above it."""
+"""What the rest is told: settings, names, inference endpoints; and every error.
+
+Enter at ``settings`` (the ``PENSTOCK_`` variables), ``names`` (every queue, task, event and Redis key), ``errors``
+(the tree of errors) or ``endpoints``. It starts nothing, and imports nothing above it.
+"""
 
 if __name__ != "penstock.config":
     raise ImportError("import penstock.config: this folder is no package of its own")

@@ -11,13 +11,13 @@ from typing import Any
 import kombu.compression
 import zstandard
 
-from penstock.config.queues import DEFAULT_QUEUE
+from penstock.config.names import DEFAULT_QUEUE
 from penstock.config.redis import scheme_of
 from penstock.config.settings import Settings
 
 RESULT_SERIALIZER = "penstock"
 RESULT_CONTENT_TYPE = "application/vnd.penstock.result"
-POOL = "penstock.workers.pool:TaskPool"
+POOL = "penstock.workers.pool.pool:TaskPool"
 ROUTER = "penstock.workers.app:route"
 
 # How often a worker looks for the messages of dead workers. kombu multiplies the interval by the throttle; its

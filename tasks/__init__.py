@@ -1,6 +1,8 @@
-"""What is done: chunk, embed, complete, generate images; services and backfills.
+"""What is done: chunk, embed, complete, generate images; and backfills.
 
-The public names are imported when first used: who only validates an endpoint loads no Celery.
+Enter at a task's folder (``embedding``, ``completion``, ``images``, ``chunking``): ``task`` in each is the Celery
+task. ``request`` is what every call shares, ``services`` the wire formats, ``backfill`` runs over a corpus. It knows
+nothing of commands. The public names are imported when first used: who only validates an endpoint loads no Celery.
 """
 
 from importlib import import_module
@@ -10,20 +12,20 @@ if __name__ != "penstock.tasks":
     raise ImportError("import penstock.tasks: this folder is no package of its own")
 
 if TYPE_CHECKING:
-    from penstock.tasks.chunks import chunk
-    from penstock.tasks.completion import complete
-    from penstock.tasks.embedding import embed
-    from penstock.tasks.image import generate_image
-    from penstock.tasks.streaming import stream
+    from penstock.tasks.chunking.task import chunk
+    from penstock.tasks.completion.streaming import stream
+    from penstock.tasks.completion.task import complete
+    from penstock.tasks.embedding.task import embed
+    from penstock.tasks.images.task import generate_image
 
 __all__ = ["chunk", "complete", "embed", "generate_image", "stream"]
 
 _MODULES = {
-    "chunk": "chunks",
-    "complete": "completion",
-    "embed": "embedding",
-    "generate_image": "image",
-    "stream": "streaming",
+    "chunk": "chunking.task",
+    "complete": "completion.task",
+    "embed": "embedding.task",
+    "generate_image": "images.task",
+    "stream": "completion.streaming",
 }
 
 

@@ -12,12 +12,13 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from penstock.config.celery import celery_settings
-from penstock.config.queues import CHUNK_QUEUE, DEFAULT_QUEUE, INTERACTIVE, queue_name
+from penstock.config.names import CHUNK_QUEUE, DEFAULT_QUEUE, INTERACTIVE, queue_name
 from penstock.config.settings import load_settings
-from penstock.workers import boot, codec
-from penstock.workers.backend import backend_url
-from penstock.workers.embedded import urls
-from penstock.workers.transport import broker_url
+from penstock.workers import boot
+from penstock.workers.broker.transport import broker_url
+from penstock.workers.embedded.broker import urls
+from penstock.workers.results import codec
+from penstock.workers.results.backend import backend_url
 
 _ENDPOINT_TASKS = frozenset({"penstock.embed", "penstock.complete", "penstock.generate_image"})
 _ENDPOINT_POSITION = 1
@@ -46,10 +47,10 @@ app = PenstockApp(
     task_cls="penstock.workers.task:Task",
     amqp="penstock.workers.task:ShortReprs",
     include=[
-        "penstock.tasks.chunks",
-        "penstock.tasks.completion",
-        "penstock.tasks.embedding",
-        "penstock.tasks.image",
+        "penstock.tasks.chunking.task",
+        "penstock.tasks.completion.task",
+        "penstock.tasks.embedding.task",
+        "penstock.tasks.images.task",
     ],
     set_as_current=False,  # an application's own Celery app stays its current one; a worker sets itself
 )

@@ -17,12 +17,12 @@ from click.core import ParameterSource
 
 from penstock.config.errors import PenstockError
 from penstock.config.settings import load_settings
-from penstock.workers.backend import backend_url
-from penstock.workers.due import DueWatcher
-from penstock.workers.embedded import embedded_broker
-from penstock.workers.pool import TaskPool
-from penstock.workers.transport import broker_url
-from penstock.workers.watcher import LaneWatcher
+from penstock.workers.broker.delayed import DueWatcher
+from penstock.workers.broker.lane_watcher import LaneWatcher
+from penstock.workers.broker.transport import broker_url
+from penstock.workers.embedded.broker import embedded_broker
+from penstock.workers.pool.pool import TaskPool
+from penstock.workers.results.backend import backend_url
 
 _MARK = "penstock_boot"
 

@@ -1,4 +1,4 @@
-"""Loads the Lua scripts, which live in ``.lua`` files beside the modules that front them."""
+"""Loads the Lua scripts, which live in ``.lua`` files in the folder ``lua`` beside the modules that front them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from redis.commands.core import AsyncScript, Script
 
 @cache
 def source(name: str) -> str:
-    """Return the text of ``workers/lanes/<name>.lua``."""
-    return files("penstock.workers.lanes").joinpath(f"{name}.lua").read_text(encoding="utf-8")
+    """Return the text of a script: ``lanes/limiter`` is ``workers/lanes/lua/limiter.lua``."""
+    folder, _, file = name.partition("/")
+    return files(f"penstock.workers.{folder}").joinpath("lua", f"{file}.lua").read_text(encoding="utf-8")
 
 
 def script(client: redis.Redis, name: str) -> Script:

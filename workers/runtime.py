@@ -11,14 +11,14 @@ import redis.asyncio
 
 from penstock.config.redis import connect, connect_async, state_url
 from penstock.config.settings import Settings, load_settings
-from penstock.workers.lanes.directory import Directory
+from penstock.workers.endpoint_cache import Directory
 from penstock.workers.lanes.lanes import Lanes
-from penstock.workers.loop import at_close
+from penstock.workers.pool.loop import at_close
 
 
 def state_server(settings: Settings) -> str:
     """Return the URL of the Redis that holds endpoints, lanes and jobs: configured, or the embedded broker's."""
-    from penstock.workers.embedded import socket_url  # it starts processes; those who only ask need not load it
+    from penstock.workers.embedded.broker import socket_url  # it starts processes; those who only ask need not load it
 
     broker = settings.broker_url.get_secret_value() if settings.broker_url else socket_url(settings)
     results = settings.result_backend.get_secret_value() if settings.result_backend else broker

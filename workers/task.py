@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from penstock.config.errors import BrokerUnavailable
-from penstock.workers.loop import identity, wait
+from penstock.workers.pool.loop import identity, wait
 
 #: What the first argument of our tasks holds. Of these tasks no argument is ever shown, only how much there was.
 NOUNS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from penstock.config.endpoint import RateLimit
-from penstock.tasks.backfill.ledger import Tally
+from penstock.config.endpoints.endpoint import RateLimit
+from penstock.tasks.backfill.ledger.ledger import Tally
 
 
 @dataclass(frozen=True)

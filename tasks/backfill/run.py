@@ -1,6 +1,6 @@
 """Runs a backfill: reads ahead, sends, fetches, writes, until every row is a vector on the disk or a dead letter.
 
-One thread does all of it but the reading; ``penstock.tasks.backfill.ledger`` says why it may be killed anywhere.
+One thread does all of it but the reading; ``penstock.tasks.backfill.ledger.ledger`` says why it may be killed anywhere.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ import redis
 from celery import Celery
 
 from penstock.config.errors import BrokerUnavailable, InputInvalid, JobError, PenstockError
-from penstock.config.queues import BULK, queue_key, queue_name
+from penstock.config.names import BULK, queue_key, queue_name
 from penstock.config.settings import Settings
-from penstock.tasks.backfill.batch import Batch, Plan
-from penstock.tasks.backfill.chunker import Chunker
-from penstock.tasks.backfill.feed import Feed
-from penstock.tasks.backfill.folder import Folder, open_folder
-from penstock.tasks.backfill.job import Job
-from penstock.tasks.backfill.jobs import remember
-from penstock.tasks.backfill.lanewatch import LaneWatch
-from penstock.tasks.backfill.outbox import Outbox, Seeker
-from penstock.tasks.backfill.planner import Planner, place_of
-from penstock.tasks.backfill.post import NotSent, Post
+from penstock.tasks.backfill.dispatch.lane_watch import LaneWatch
+from penstock.tasks.backfill.dispatch.outbox import Outbox, Seeker
+from penstock.tasks.backfill.dispatch.publisher import NotSent, Post
+from penstock.tasks.backfill.dispatch.results import Answer, Results
+from penstock.tasks.backfill.dispatch.settle import Meaning, settle
+from penstock.tasks.backfill.dispatch.window import window_of
+from penstock.tasks.backfill.ledger.folder import Folder, open_folder
+from penstock.tasks.backfill.ledger.jobs import remember
+from penstock.tasks.backfill.plan.batch import Batch, Plan
+from penstock.tasks.backfill.plan.chunker import Chunker
+from penstock.tasks.backfill.plan.feed import Feed
+from penstock.tasks.backfill.plan.job import Job
+from penstock.tasks.backfill.plan.planner import Planner, place_of
+from penstock.tasks.backfill.plan.seen import DEFAULT_TEXTS, DIGEST_BYTES, Seen
 from penstock.tasks.backfill.progress import Snapshot, Watch, quota_use
-from penstock.tasks.backfill.results import Answer, Results
-from penstock.tasks.backfill.seen import DEFAULT_TEXTS, DIGEST_BYTES, Seen
-from penstock.tasks.backfill.settle import Meaning, settle
-from penstock.tasks.backfill.sink import check
 from penstock.tasks.backfill.sources import Row
-from penstock.tasks.backfill.window import window_of
-from penstock.tasks.backfill.writer import Writer
-from penstock.tasks.packing import budget_tokens
+from penstock.tasks.backfill.targets.parquet import check
+from penstock.tasks.backfill.targets.writer import Writer
+from penstock.tasks.request.packing import budget_tokens
 
 WAIT_FIRST_S, WAIT_MOST_S = 0.005, 0.25
 TELL_S = 0.1

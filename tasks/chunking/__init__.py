@@ -6,13 +6,13 @@ characters (code points), so ``text[start:end]`` is the chunk. Words and sentenc
 
 from __future__ import annotations
 
+from penstock.tasks.chunking.boundaries.word_count import count_words
 from penstock.tasks.chunking.dispatch import chunk_text
 from penstock.tasks.chunking.parameters import ChunkingInvalid
 from penstock.tasks.chunking.recursive import recursive_chunks
 from penstock.tasks.chunking.sentence import sentence_chunks
 from penstock.tasks.chunking.separators import SEPARATOR_GROUPS
 from penstock.tasks.chunking.word import word_chunks
-from penstock.tasks.chunking.words import count_words
 
 __all__ = [
     "SEPARATOR_GROUPS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from penstock.config.chunking import DEFAULT
+from penstock.config.endpoints.chunking import DEFAULT
 from penstock.tasks.chunking.parameters import ChunkingInvalid, check_text
 from penstock.tasks.chunking.recursive import recursive_chunks
 from penstock.tasks.chunking.sentence import sentence_chunks

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from penstock.tasks.chunking.boundaries.word_count import WordCounter, count_words
 from penstock.tasks.chunking.parameters import check_size, check_text
 from penstock.tasks.chunking.sentence import sentence_chunks
 from penstock.tasks.chunking.separators import compile_separators
-from penstock.tasks.chunking.words import WordCounter, count_words
 
 BATCH = 4096
 """Pieces whose words are counted together."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from penstock.tasks.chunking.boundaries.streams import sentence_ends
+from penstock.tasks.chunking.boundaries.word_count import WordCounter
 from penstock.tasks.chunking.parameters import check_size, check_text
-from penstock.tasks.chunking.streams import sentence_ends
 from penstock.tasks.chunking.word import split_words
-from penstock.tasks.chunking.words import WordCounter
 
 MOST_OVERLAP = 20
 """Words that are carried over at most, where a sentence is cut for an overlap or split."""

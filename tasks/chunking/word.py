@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.tasks.chunking.boundaries.streams import word_segments
 from penstock.tasks.chunking.parameters import check_overlap, check_size, check_text
-from penstock.tasks.chunking.streams import word_segments
 
 
 def word_chunks(text: str, max_chunk_size: int, overlap: int) -> list[tuple[int, int]]:

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from penstock.config.endpoint import Endpoint
-from penstock.config.services import Caps, ServiceSpec, Setting, TaskSpec, TaskType
-from penstock.tasks.services import answers, chat, embeddings, refusals, urls
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.services import Caps, ServiceSpec, Setting, TaskSpec, TaskType
 from penstock.tasks.services.base import (
     CompleteCall,
     Completion,
@@ -24,8 +23,9 @@ from penstock.tasks.services.base import (
     Service,
     StreamReader,
 )
-from penstock.tasks.services.streams import ChatStream
-from penstock.tasks.services.vectors import TYPES
+from penstock.tasks.services.wire import answers, chat, embeddings, refusals, urls
+from penstock.tasks.services.wire.streams import ChatStream
+from penstock.tasks.services.wire.vectors import TYPES
 from penstock.workers.lanes.outcome import Outcome
 
 API_VERSION = "2024-05-01-preview"

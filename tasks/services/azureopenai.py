@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from penstock.config.endpoint import Endpoint
-from penstock.config.services import Caps, ServiceSpec, Setting, TaskSpec, TaskType
-from penstock.tasks.services import chat, embeddings, entra, images, urls
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.services import Caps, ServiceSpec, Setting, TaskSpec, TaskType
 from penstock.tasks.services.base import (
     CompleteCall,
     EmbedCall,
@@ -35,6 +34,7 @@ from penstock.tasks.services.openai import (
     TASK,
     OpenAI,
 )
+from penstock.tasks.services.wire import chat, embeddings, entra, images, urls
 
 ON_YOUR_DATA = "/extensions/chat/completions"
 OPERATIONS = 2

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from penstock.config.endpoint import Endpoint
-from penstock.config.services import ServiceSpec
-from penstock.tasks.services import headers
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.services import ServiceSpec
+from penstock.tasks.services.wire import headers
 from penstock.workers.lanes.outcome import Limits, Outcome
-from penstock.workers.results import Choice, Usage
+from penstock.workers.results.types import Choice, Usage
 
 
 @dataclass(frozen=True)

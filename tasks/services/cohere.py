@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from penstock.config.endpoint import Endpoint
-from penstock.config.services import Caps, ServiceSpec, Setting, TaskSpec, TaskType
-from penstock.tasks.services import answers, embeddings, refusals, urls, vectors
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.services import Caps, ServiceSpec, Setting, TaskSpec, TaskType
 from penstock.tasks.services.base import EmbedCall, Embeddings, Request, Response, Service
-from penstock.tasks.services.errors import ErrorBody, read_error
-from penstock.tasks.services.refusals import Named
+from penstock.tasks.services.wire import answers, embeddings, refusals, urls, vectors
+from penstock.tasks.services.wire.errors import ErrorBody, read_error
+from penstock.tasks.services.wire.refusals import Named
 from penstock.workers.lanes.outcome import Fate, Outcome
-from penstock.workers.results import Usage
+from penstock.workers.results.types import Usage
 
 BASE = "https://api.cohere.com"
 ROUTE = "/v2/embed"

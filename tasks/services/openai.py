@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from penstock.config.endpoint import Endpoint
-from penstock.config.services import Caps, ServiceSpec, Setting, TaskSpec, TaskType
-from penstock.tasks.services import chat, embeddings, entra, images, refusals, urls
-from penstock.tasks.services.answers import Refuse, write_json
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.services import Caps, ServiceSpec, Setting, TaskSpec, TaskType
 from penstock.tasks.services.base import (
     CompleteCall,
     Completion,
@@ -25,7 +23,9 @@ from penstock.tasks.services.base import (
     Service,
     StreamReader,
 )
-from penstock.tasks.services.streams import ChatStream
+from penstock.tasks.services.wire import chat, embeddings, entra, images, refusals, urls
+from penstock.tasks.services.wire.answers import Refuse, write_json
+from penstock.tasks.services.wire.streams import ChatStream
 from penstock.workers.lanes.outcome import Outcome
 
 BASE = "https://api.openai.com/v1"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock.config.endpoints.registry import Registry
 from penstock.config.redis import connect
-from penstock.config.registry import Registry
 from penstock.config.settings import load_settings
 
 TEXT = "One two three four five six seven eight. " * 5

@@ -66,7 +66,7 @@ def test_only_loopback_is_published() -> None:
 
 def test_the_image_copies_what_the_wheel_is_made_of() -> None:
     copied = {word for line in re.findall(r"^COPY (?!--)(.+)$", DOCKERFILE, re.M) for word in line.split()[:-1]}
-    assert {"pyproject.toml", "README.md", "LICENSE", "cli", "config", "tasks", "workers"} <= copied
+    assert {"pyproject.toml", "README.md", "LICENSE", "cli", "config", "stand_in", "tasks", "workers"} <= copied
     assert all((REPOSITORY / name).exists() for name in copied)
     ignored = REPOSITORY / ".dockerignore"
     if ignored.exists():  # an sdist does not carry it

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from penstock.cli.main import app
-from penstock.config.endpoints_file import EndpointsFile
+from penstock.config.endpoints.file import EndpointsFile
+from penstock.config.endpoints.validation import validate_endpoint
 from penstock.config.settings import load_settings
-from penstock.config.validation import validate_endpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])

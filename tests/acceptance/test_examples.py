@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.cli.stand_in.vectors import vectors
+from penstock.stand_in.vectors import vectors
 from support.processes import Child
 from support.stand_in import StandIn
 from support.waiting import wait_until

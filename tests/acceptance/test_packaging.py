@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PACKAGES = ("cli", "config", "tasks", "workers")
+PACKAGES = ("cli", "config", "stand_in", "tasks", "workers")
 
 
 def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -104,7 +104,12 @@ def test_no_source_imports_a_bare_package() -> None:
 
 
 def test_imports_point_downwards() -> None:
-    above = {"config": "cli|tasks|workers", "workers": "cli|tasks", "tasks": "cli"}
+    above = {
+        "config": "cli|stand_in|tasks|workers",
+        "workers": "cli|stand_in|tasks",
+        "tasks": "cli|stand_in",
+        "stand_in": "cli|tasks|workers",
+    }
     wrong = [
         str(path)
         for package, higher in above.items()
@@ -112,6 +117,12 @@ def test_imports_point_downwards() -> None:
         if re.search(rf"^\s*(from|import) penstock\.({higher})\b", path.read_text(), re.MULTILINE)
     ]
     assert wrong == []
+
+
+def test_the_stand_in_imports_nothing_of_ours_but_the_errors() -> None:
+    ours = re.compile(r"^\s*(?:from|import) penstock\.(?!stand_in\b)([a-z_.]+)", re.MULTILINE)
+    found = {name for path in (REPOSITORY / "stand_in").rglob("*.py") for name in ours.findall(path.read_text())}
+    assert found == {"config.errors"}
 
 
 def test_importing_the_tasks_leaves_an_application_its_own_celery_app() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.cli.stand_in.vectors import vector
-from penstock.workers.results import EmbedResult
+from penstock.stand_in.vectors import vector
+from penstock.workers.results.types import EmbedResult
 from support.app import own_app, publish, put_endpoint
 from support.stand_in import StandIn
 from support.waiting import wait_until

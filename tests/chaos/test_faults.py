@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from chaos.conftest import DIMENSIONS, SHORT_LEASES, Bench, calls
-from penstock.cli.stand_in.vectors import vector
-from penstock.workers.results import EmbedResult
+from penstock.stand_in.vectors import vector
+from penstock.workers.results.types import EmbedResult
 from support.waiting import wait_until
 
 #: By request, whatever is in it: it passes when the request is made again.

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from penstock.cli.stand_in.vectors import vector
-from penstock.tasks.backfill.sink import schema
+from penstock.stand_in.vectors import vector
+from penstock.tasks.backfill.targets.parquet import schema
 from penstock.tasks.chunking import chunk_text
 from support.backfills import ENDPOINT, Deployment, Rig, deployed, numbered, whole
 
@@ -205,7 +205,8 @@ def test_many_small_shards_hold_every_row_once(rig: Rig) -> None:
     rows = numbered(300, "a row of one of many shards")
     rows += [{"id": f"twin{n}", "text": rows[n]["text"]} for n in range(0, 300, 7)]
     code = (
-        "import sys; from penstock.tasks.backfill import sink; sink.SHARD_ROWS = 40; sink.GROUP_BYTES = 2000; "
+        "import sys; from penstock.tasks.backfill.targets import parquet; "
+        "parquet.SHARD_ROWS = 40; parquet.GROUP_BYTES = 2000; "
         "from penstock.cli.main import main; main(sys.argv[1:])"
     )
     argv = [sys.executable, "-c", code, "backfill", str(rig.corpus(rows)), "-e", ENDPOINT, "-o", str(rig.out)]

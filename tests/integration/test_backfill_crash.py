@@ -11,7 +11,10 @@ import pytest
 from support.backfills import ENDPOINT, Deployment, Rig, deployed, numbered, whole
 from support.processes import Child
 
-SMALL_SHARDS = "from penstock.tasks.backfill import sink; sink.SHARD_ROWS = 100; sink.GROUP_BYTES = 4000\n"
+SMALL_SHARDS = """
+from penstock.tasks.backfill.targets import parquet
+parquet.SHARD_ROWS = 100; parquet.GROUP_BYTES = 4000
+"""
 DYING = """
 import os, sys
 from importlib import import_module
@@ -40,22 +43,22 @@ main(sys.argv[4:])
 """
 # Dying after a step is dying before the next one.
 STEPS = [
-    ("ledger:Ledger.begin", 1, "before"),
-    ("ledger:Ledger.begin", 1, "after"),
-    ("ledger:Ledger.record", 1, "after"),
-    ("ledger:Ledger.record", 3, "after"),
-    ("post:Post.send", 1, "after"),
-    ("post:Post.send", 3, "before"),
-    ("ledger:Ledger.mark_sent", 2, "after"),
-    ("ledger:Ledger.set_dimensions", 1, "after"),
-    ("sink:Sink.close", 2, "before"),
-    ("sink:Sink.close", 2, "after"),
-    ("ledger:Ledger.seal", 2, "after"),
-    ("writer:publish", 1, "after"),
-    ("results:Results.forget", 2, "after"),
-    ("writer:Writer.settle_echoes", 1, "after"),
-    ("folder:Folder.write_report", 1, "after"),
-    ("ledger:Ledger.finish", 1, "after"),
+    ("ledger.ledger:Ledger.begin", 1, "before"),
+    ("ledger.ledger:Ledger.begin", 1, "after"),
+    ("ledger.ledger:Ledger.record", 1, "after"),
+    ("ledger.ledger:Ledger.record", 3, "after"),
+    ("dispatch.publisher:Post.send", 1, "after"),
+    ("dispatch.publisher:Post.send", 3, "before"),
+    ("ledger.ledger:Ledger.mark_sent", 2, "after"),
+    ("ledger.ledger:Ledger.set_dimensions", 1, "after"),
+    ("targets.parquet:Sink.close", 2, "before"),
+    ("targets.parquet:Sink.close", 2, "after"),
+    ("ledger.ledger:Ledger.seal", 2, "after"),
+    ("targets.writer:publish", 1, "after"),
+    ("dispatch.results:Results.forget", 2, "after"),
+    ("targets.writer:Writer.settle_echoes", 1, "after"),
+    ("ledger.folder:Folder.write_report", 1, "after"),
+    ("ledger.ledger:Ledger.finish", 1, "after"),
 ]
 
 

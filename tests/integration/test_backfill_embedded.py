@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from penstock.config.settings import load_settings
-from penstock.workers.embedded import broker
+from penstock.workers.embedded.broker import broker
 from support.backfills import Rig, numbered, whole
 from support.stand_in import StandIn
 from support.waiting import wait_until

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from penstock.config.queues import BULK, queue_key, queue_name
+from penstock.config.endpoints.registry import Registry
+from penstock.config.names import BULK, queue_key, queue_name
 from penstock.config.redis import connect
-from penstock.config.registry import Registry
 from penstock.config.settings import load_settings
 from support.backfills import ENDPOINT, LANE_QUEUES, Rig, numbered, whole
 from support.processes import Child
@@ -240,7 +240,7 @@ def test_workers_with_a_defect_stop_the_run_without_a_dead_letter(
     rig: Rig, worker: Callable[..., list[Worker]]
 ) -> None:
     (rig.folder / "broken.py").write_text(
-        "from penstock.tasks.embedding import embed\n"
+        "from penstock.tasks.embedding.task import embed\n"
         "from penstock.workers.app import app\n"
         "def run(*args, **kwargs):\n"
         "    raise ValueError('a defect of this worker')\n"

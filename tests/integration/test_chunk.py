@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from penstock.cli.stand_in.vectors import vectors
+from penstock.config.endpoints.registry import Registry
 from penstock.config.redis import connect
-from penstock.config.registry import Registry
 from penstock.config.settings import load_settings
+from penstock.stand_in.vectors import vectors
 from penstock.tasks.chunking import sentence_chunks
 from support.stand_in import StandIn
 from support.worker import Worker

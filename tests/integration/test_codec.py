@@ -22,9 +22,17 @@ from kombu.utils import json as kombu_json
 
 from penstock.config.celery import RESULT_CONTENT_TYPE, RESULT_SERIALIZER
 from penstock.config.errors import CutStream, EndpointInvalid, InferenceFailed, LaneParked
-from penstock.workers import codec
-from penstock.workers.codec import decode, encode
-from penstock.workers.results import Choice, CompleteResult, Effort, EmbedResult, Failure, ImageResult, Usage
+from penstock.workers.results import codec
+from penstock.workers.results.codec import decode, encode
+from penstock.workers.results.types import (
+    Choice,
+    CompleteResult,
+    Effort,
+    EmbedResult,
+    Failure,
+    ImageResult,
+    Usage,
+)
 from support.valkey import ValkeyServer
 
 codec.register()

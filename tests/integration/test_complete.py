@@ -9,7 +9,7 @@ import pytest
 from celery import chain
 
 from penstock.config.errors import EndpointNotFound, InferenceFailed, InputInvalid, LaneParked, WrongTaskType
-from penstock.workers.results import CompleteResult
+from penstock.workers.results.types import CompleteResult
 from support.task_bench import USUAL_CHAT, Stage, TaskBench, open_stage
 from support.valkey import ValkeyServer
 from support.waiting import wait_until

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from penstock.cli.stand_in.vectors import vector
+from penstock.stand_in.vectors import vector
 from support.processes import Child
 from support.task_bench import Stage, TaskBench, open_stage
 from support.valkey import ValkeyServer

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from celery.result import AsyncResult
 
-from penstock.cli.stand_in.vectors import vector
 from penstock.config.errors import EndpointNotFound, InputInvalid, WrongTaskType
-from penstock.workers.results import EmbedResult
+from penstock.stand_in.vectors import vector
+from penstock.workers.results.types import EmbedResult
 from support.task_bench import SHORT_LEASES, Stage, TaskBench, open_stage
 from support.valkey import ValkeyServer
 

@@ -16,13 +16,13 @@ import pytest
 from celery.result import AsyncResult
 from kombu.utils.json import dumps, loads
 
-from penstock.cli.stand_in.vectors import vector
+from penstock.config.endpoints.registry import Registry
 from penstock.config.errors import EndpointNotFound, LaneParked
 from penstock.config.redis import connect
-from penstock.config.registry import Registry
 from penstock.config.settings import load_settings
+from penstock.stand_in.vectors import vector
 from penstock.workers.lanes.limiter import change_lane
-from penstock.workers.lanes.state import LaneState, read_lane
+from penstock.workers.lanes.status import LaneState, read_lane
 from support.task_bench import SHORT_LEASES, Stage, TaskBench, open_bench, open_stage
 from support.valkey import ValkeyServer
 from support.waiting import wait_until

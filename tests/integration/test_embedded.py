@@ -18,9 +18,9 @@ import redis
 from penstock.config.errors import BrokerUnavailable
 from penstock.config.redis import connect
 from penstock.config.settings import load_settings
-from penstock.workers import broker_home
-from penstock.workers.broker_home import BrokerHome
-from penstock.workers.embedded import broker, embedded_broker, server_program, socket_url
+from penstock.workers.embedded import home as broker_home
+from penstock.workers.embedded.broker import broker, embedded_broker, server_program, socket_url
+from penstock.workers.embedded.home import BrokerHome
 from support.processes import Child, alive
 from support.valkey import ValkeyServer, free_port
 from support.waiting import wait_until

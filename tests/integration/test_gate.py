@@ -15,10 +15,10 @@ import redis
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.utils.json import dumps, loads
 
-from penstock.config.registry import Registry
+from penstock.config.endpoints.registry import Registry
 from penstock.config.settings import load_settings
-from penstock.workers import transport
-from penstock.workers.lanes.gate import BULK_HORIZON_MS, INTERACTIVE_HORIZON_MS, Gate, Offer, share
+from penstock.workers.broker import transport
+from penstock.workers.broker.gate import BULK_HORIZON_MS, INTERACTIVE_HORIZON_MS, Gate, Offer, share
 from penstock.workers.lanes.keys import lane_key
 from penstock.workers.lanes.limiter import change_lane
 from penstock.workers.lanes.window import FIRST, window
@@ -35,7 +35,7 @@ class Desk:
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
-        self.script = script(client, "take")
+        self.script = script(client, "broker/take")
         self.tags = 0
 
     def now_ms(self) -> float:

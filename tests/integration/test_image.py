@@ -15,9 +15,9 @@ import pytest
 from celery.result import AsyncResult
 
 from penstock.config.errors import InferenceFailed, InputInvalid, WrongTaskType
-from penstock.workers.codec import encode
-from penstock.workers.loop import close_process_loop
-from penstock.workers.results import ImageResult
+from penstock.workers.pool.loop import close_process_loop
+from penstock.workers.results.codec import encode
+from penstock.workers.results.types import ImageResult
 from penstock.workers.runtime import forget_runtime
 from support.task_bench import SHORT_LEASES, Stage, TaskBench, open_stage
 from support.valkey import ValkeyServer

@@ -12,7 +12,7 @@ import redis
 import redis.asyncio
 
 from penstock.config.redis import connect_async
-from penstock.workers.due import operations_queue, put_due, set_aside
+from penstock.workers.broker.delayed import operations_queue, put_due, set_aside
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from penstock.config.errors import ConfigurationError, InputInvalid
-from penstock.tasks import image_store
-from penstock.tasks.http import close_client
-from penstock.tasks.image_store import Folder, NotKept, decoded, fetch, file_name, keep_all, may_fetch, picture, store
-from penstock.workers.results import Failure, ImageResult
+from penstock.tasks.images import store as image_store
+from penstock.tasks.images.store import Folder, NotKept, decoded, fetch, file_name, keep_all, may_fetch, picture, store
+from penstock.tasks.request.http import close_client
+from penstock.workers.results.types import Failure, ImageResult
 
 PNG = b"\x89PNG\r\n\x1a\n rest"
 JPEG = b"\xff\xd8\xff rest"

@@ -1,7 +1,7 @@
 """What our transport leans on in kombu 5.7, and that it and kombu's own Redis transport understand each other.
 
-When kombu is updated and a test of the first part fails, ``workers/transport.py`` must be read again beside kombu's new
-``transport/redis.py`` before the pin in ``pyproject.toml`` is moved.
+When kombu is updated and a test of the first part fails, ``workers/broker/transport.py`` must be read again beside
+kombu's new ``transport/redis.py`` before the pin in ``pyproject.toml`` is moved.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.json import dumps, loads
 
-from penstock.workers import transport
-from penstock.workers.transport import broker_url
+from penstock.workers.broker import transport
+from penstock.workers.broker.transport import broker_url
 from support.valkey import ValkeyServer
 
 PREFIX = "contract:"

@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 import redis
 
-from penstock.config.endpoint import Endpoint, RateLimit
-from penstock.config.services import TaskType
+from penstock.config.endpoints.endpoint import Endpoint, RateLimit
+from penstock.config.endpoints.services import TaskType
 from penstock.workers.lanes.lane import Lane
 from penstock.workers.lanes.limiter import BULK_SHARE
 from support.servers import VirtualLimiter, in_virtual_time

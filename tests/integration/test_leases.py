@@ -11,7 +11,7 @@ import pytest
 import redis
 from kombu.utils.json import dumps, loads
 
-from penstock.workers.leases import Leases
+from penstock.workers.broker.leases import Leases
 from penstock.workers.lua import script
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
@@ -32,7 +32,7 @@ class Broker:
             message = {"body": "", "headers": {"id": tag}, "properties": {"delivery_tag": tag}}
             self.client.lpush(f"{PREFIX}{QUEUE}", dumps(message))
             keys = [INDEX, UNACKED, HOLDERS, f"{PREFIX}{QUEUE}", ""]
-            assert script(self.client, "take")(keys=keys, args=[0, 0, QUEUE, ""])[0] == 1
+            assert script(self.client, "broker/take")(keys=keys, args=[0, 0, QUEUE, ""])[0] == 1
 
     def age(self, tag: str) -> float:
         """Seconds since a lease was renewed."""

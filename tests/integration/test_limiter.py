@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from penstock.config.endpoint import Endpoint, RateLimit
-from penstock.config.registry import Registry
-from penstock.config.services import TaskType
+from penstock.config.endpoints.endpoint import Endpoint, RateLimit
+from penstock.config.endpoints.registry import Registry
+from penstock.config.endpoints.services import TaskType
 from penstock.config.settings import load_settings
 from penstock.workers.lanes.keys import lane_key
 from penstock.workers.lanes.limiter import (

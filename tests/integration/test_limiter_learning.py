@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from penstock.config.endpoint import RateLimit
+from penstock.config.endpoints.endpoint import RateLimit
 from support.servers import Account, Scene, simulate
 from support.valkey import ValkeyServer
 

@@ -178,7 +178,7 @@ def test_remote_control_answers(tasks: ModuleType, worker: Worker, inspect: Any)
     assert inspect("ping") == {"ok": "pong"}
     assert inspect("reserved") == []
     pool = inspect("stats")["pool"]
-    assert pool["implementation"] == "penstock.workers.pool:TaskPool"
+    assert pool["implementation"] == "penstock.workers.pool.pool:TaskPool"
     assert (pool["in-flight"], len(pool["processes"])) == (1, 1)
     result.get(timeout=10)
     control = tasks.app.control

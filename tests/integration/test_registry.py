@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import redis
 
-from penstock.config import services
+from penstock.config.endpoints import services
+from penstock.config.endpoints.registry import Registry
 from penstock.config.errors import BrokerUnavailable, ConfigurationError, EndpointInvalid, EndpointNotFound
 from penstock.config.redis import connect
-from penstock.config.registry import Registry
 from penstock.config.settings import Settings
 from support.fake_service import SECRET, body, fake_service
 

@@ -18,9 +18,9 @@ import httpx
 import numpy as np
 import pytest
 
-from penstock.cli.stand_in.options import options
-from penstock.cli.stand_in.server import listening
-from penstock.cli.stand_in.vectors import vector, vectors
+from penstock.stand_in.options import options
+from penstock.stand_in.server import listening
+from penstock.stand_in.vectors import vector, vectors
 
 BILLED_FAULTS = ["reset-after", "malformed", "truncated", "short", "wrong-dimension", "nan", "shuffled"]
 UNBILLED_FAULTS = ["reset-before", "error-200", "html-200", "empty-200", "content-filter", "too-long", "500", "503"]
@@ -330,7 +330,7 @@ async def test_texts_paid_twice_are_counted():
 
 
 def start(*arguments: str, **more: Any) -> tuple[subprocess.Popen[str], str]:
-    argv = [sys.executable, "-m", "penstock.cli.stand_in", "--port", "0", "--json", *arguments]
+    argv = [sys.executable, "-m", "penstock.stand_in", "--port", "0", "--json", *arguments]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, **more)
     assert process.stdout is not None
     line = json.loads(process.stdout.readline())
@@ -348,7 +348,7 @@ def test_it_ends_with_its_standard_input():
 
 
 def test_it_ends_with_its_parent(wait_until: Callable[..., Any]):
-    argv = [sys.executable, "-m", "penstock.cli.stand_in", "--port", "0", "--json", "--with-parent"]
+    argv = [sys.executable, "-m", "penstock.stand_in", "--port", "0", "--json", "--with-parent"]
     code = f"import subprocess, time; subprocess.Popen({argv}, stdin=subprocess.DEVNULL); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -386,7 +386,7 @@ def test_signals_end_it_at_once_even_with_a_stalled_request(number, code):
     ],
 )
 def test_wrong_options_are_one_line_and_exit_code_2(arguments, message):
-    argv = [sys.executable, "-m", "penstock.cli.stand_in", "--port", "0", *arguments]
+    argv = [sys.executable, "-m", "penstock.stand_in", "--port", "0", *arguments]
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2
     assert ended.stderr.startswith(message)
@@ -397,7 +397,7 @@ def test_a_port_that_is_taken_is_named():
     process, url = start("--with-parent", stdin=subprocess.PIPE)
     with process:
         port = url.rpartition(":")[2]
-        argv = [sys.executable, "-m", "penstock.cli.stand_in", "--port", port]
+        argv = [sys.executable, "-m", "penstock.stand_in", "--port", port]
         ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
         assert (ended.returncode, f"port {port}" in ended.stderr) == (2, True)
         assert process.stdin is not None

@@ -16,9 +16,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, EventStreamError
 
-from penstock.cli.stand_in.options import options
-from penstock.cli.stand_in.server import listening
-from penstock.cli.stand_in.vectors import vector
+from penstock.stand_in.options import options
+from penstock.stand_in.server import listening
+from penstock.stand_in.vectors import vector
 
 CHAT = [{"role": "user", "content": "What is a penstock?"}]
 DEPLOYMENT = "/openai/deployments/dep"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from penstock.config.errors import CutStream, InputInvalid
-from penstock.tasks.streaming import StreamTimedOut, stream
+from penstock.tasks.completion.streaming import StreamTimedOut, stream
 from support.task_bench import SHORT_LEASES, USUAL_CHAT, Stage, TaskBench, open_stage
 from support.valkey import ValkeyServer
 from support.waiting import wait_until

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from penstock.config.endpoints.validation import validate_endpoint
 from penstock.config.errors import InferenceFailed
 from penstock.config.settings import Settings
-from penstock.config.validation import validate_endpoint
-from penstock.tasks.verify import verify
+from penstock.tasks.request.verify import verify
 
 
 def found(folder: Path, task_type: str, service: str, **settings: Any) -> dict[str, Any]:

@@ -17,18 +17,19 @@ from typing import Any
 import psutil
 import pytest
 
+from penstock.config.endpoints.registry import Registry
 from penstock.config.redis import connect
-from penstock.config.registry import Registry
 from penstock.config.settings import load_settings
-from penstock.workers.broker_home import BrokerHome
-from penstock.workers.embedded import socket_url
-from penstock.workers.launch import Crew, Role, WorkersFailed, roles, workers
+from penstock.workers.embedded.broker import socket_url
+from penstock.workers.embedded.home import BrokerHome
+from penstock.workers.processes.launcher import Crew, Role, WorkersFailed, roles, workers
 from support.processes import Child, alive
 from support.valkey import ValkeyServer, free_port
 from support.waiting import wait_until
 from support.worker import Worker
 
 BODY: dict[str, Any] = {"service": "openai", "service_settings": {"api_key": "sk-hidden-0123456789", "model_id": "m"}}
+CHILD = "penstock.workers.processes.child"
 SENTENCE = "A penstock is the gated pipe that feeds a turbine. "
 
 Run = Callable[..., Child]
@@ -55,7 +56,7 @@ def penstock(folder: Path) -> Iterator[Run]:
 
 def children(pid: int) -> list[int]:
     try:
-        return [each.pid for each in psutil.Process(pid).children() if "penstock.workers.child" in each.cmdline()]
+        return [each.pid for each in psutil.Process(pid).children() if CHILD in each.cmdline()]
     except psutil.NoSuchProcess:
         return []
 
@@ -163,7 +164,7 @@ def test_a_broker_that_is_down_is_one_clear_line(penstock: Run, home: Path) -> N
 def test_processes_that_crash_before_they_are_ready_are_given_up(
     home: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.workers.launch.FIRST_BACKOFF_S", 0.05)
+    monkeypatch.setattr("penstock.workers.processes.launcher.FIRST_BACKOFF_S", 0.05)
     lines: list[bytes] = []
     crew = Crew([Role("bad", ("--no-such-flag",))], lambda _, output: lines.extend(output))
     crew.start()

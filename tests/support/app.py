@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
+from penstock.config.endpoints.registry import Registry
 from penstock.config.redis import connect
-from penstock.config.registry import Registry
 from penstock.config.settings import load_settings
 from penstock.workers.app import PenstockApp
 

@@ -16,11 +16,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from penstock.cli.stand_in.vectors import vector
-from penstock.config.queues import BULK, INTERACTIVE, queue_name
+from penstock.config.endpoints.registry import Registry
+from penstock.config.names import BULK, INTERACTIVE, queue_name
 from penstock.config.redis import connect
-from penstock.config.registry import Registry
 from penstock.config.settings import load_settings
+from penstock.stand_in.vectors import vector
 from support.processes import Child
 from support.stand_in import StandIn
 from support.valkey import ValkeyServer

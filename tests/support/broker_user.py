@@ -8,7 +8,7 @@ import threading
 
 from penstock.config.redis import connect
 from penstock.config.settings import load_settings
-from penstock.workers.embedded import embedded_broker
+from penstock.workers.embedded.broker import embedded_broker
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from penstock.config import services
-from penstock.config.services import Caps, ServiceSpec, Setting, TaskSpec, TaskType
+from penstock.config.endpoints import services
+from penstock.config.endpoints.services import Caps, ServiceSpec, Setting, TaskSpec, TaskType
 
 SECRET = "sk-0123456789abcdefSENTINEL"
 

@@ -13,14 +13,14 @@ from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 from penstock.config.errors import InferenceFailed
-from penstock.workers.loop import running_in_pool, wait
+from penstock.workers.pool.loop import running_in_pool, wait
 from penstock.workers.task import Task
 
 URL = os.environ.get("POOL_BROKER_URL", "redis://127.0.0.1:1/0")
 
 app = Celery("pool_app", broker=URL, backend=URL, task_cls=Task)
 app.conf.update(
-    worker_pool=os.environ.get("POOL", "penstock.workers.pool:TaskPool"),
+    worker_pool=os.environ.get("POOL", "penstock.workers.pool.pool:TaskPool"),
     worker_prefetch_multiplier=1,
     task_acks_late=os.environ.get("POOL_EARLY") is None,
     broker_transport_options={
@@ -161,8 +161,8 @@ def greenlets() -> list[int]:
 
     from celery._state import _task_stack
 
-    from penstock.workers.job import Job
-    from penstock.workers.loop import _Carrier
+    from penstock.workers.pool.job import Job
+    from penstock.workers.pool.loop import _Carrier
 
     gc.collect()
     alive = gc.get_objects()

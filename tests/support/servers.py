@@ -1,7 +1,7 @@
 """Servers with limits, lanes that feed them, and a clock that costs nothing: minutes of pacing in a second of testing.
 
 The lanes are the real ones: ``workers.lanes.lane`` in each of several workers, ``limiter.lua`` on a real Valkey. Time,
-the network and the server are simulated; the server's counting is the stand-in's own (``cli.stand_in.limits``).
+the network and the server are simulated; the server's counting is the stand-in's own (``stand_in.limits``).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from uuid import uuid4
 
 import redis
 
-from penstock.cli.stand_in.limits import quota
-from penstock.config.endpoint import Endpoint, RateLimit
-from penstock.config.services import TaskType
+from penstock.config.endpoints.endpoint import Endpoint, RateLimit
+from penstock.config.endpoints.services import TaskType
+from penstock.stand_in.limits import quota
 from penstock.workers.lanes.keys import flight_key, lane_key, news_channel, used_key
 from penstock.workers.lanes.lane import Lane, LaneClosed
 from penstock.workers.lanes.limiter import Limiter, Slot, _slot
@@ -63,7 +63,7 @@ def in_virtual_time(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on a virtual clock, which lanes take for the process's own as well."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         clock = SimpleNamespace(monotonic=runner.get_loop().time)
-        with patch("penstock.workers.lanes.lane.time", clock), patch("penstock.workers.lanes.line.time", clock):
+        with patch("penstock.workers.lanes.lane.time", clock), patch("penstock.workers.lanes.fair_queue.time", clock):
             return runner.run(work)
 
 
@@ -72,7 +72,7 @@ class VirtualLimiter(Limiter):
 
     def __init__(self, client: redis.Redis, prefix: str) -> None:
         self._prefix = prefix
-        self._blocking = script(client, "limiter")
+        self._blocking = script(client, "lanes/limiter")
 
     async def _call(self, quota: str, operation: str, *arguments: Any) -> Slot:
         now_ms = asyncio.get_running_loop().time() * 1000
@@ -85,7 +85,7 @@ class Scene:
     """What is simulated.
 
     Args:
-        window: how the server enforces its limits (``cli.stand_in.limits``).
+        window: how the server enforces its limits (``stand_in.limits``).
         rpm, tpm: the server's limits, per minute.
         configured: the endpoint's own idea of them.
         delay: how a 429 names its delay: ``s`` (whole seconds, rounded up), ``ms``, or ``none``.

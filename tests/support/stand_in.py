@@ -34,7 +34,7 @@ class StandIn:
 
     def __init__(self, log: Path, **options: Any):
         options.setdefault("port", 0)
-        argv = [sys.executable, "-m", "penstock.cli.stand_in", "--json", *arguments(options)]
+        argv = [sys.executable, "-m", "penstock.stand_in", "--json", *arguments(options)]
         self.child = Child(argv, log)
         line = wait_until(self._first_line, "the stand-in's JSON line", 30)
         self.url: str = str(line["url"]).rstrip("/")

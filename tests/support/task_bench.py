@@ -116,7 +116,7 @@ def open_bench(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaskBe
         monkeypatch.setenv(name, value)
     bench = TaskBench(stage.valkey.url)
     # Our own app has the settings of the test that used it first; who reads by a task's id uses the bench's.
-    monkeypatch.setattr("penstock.tasks.streaming.app", bench.app)
+    monkeypatch.setattr("penstock.tasks.completion.streaming.app", bench.app)
     try:
         yield bench
     finally:

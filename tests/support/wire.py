@@ -9,8 +9,8 @@ from typing import Any
 
 import jsonschema
 
-from penstock.config.endpoint import Endpoint
-from penstock.config.services import TaskType, load_service
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.services import TaskType, load_service
 from penstock.tasks.services.base import Request, Response, Service
 
 SPECS = Path(__file__).resolve().parent.parent / "unit" / "services" / "specs"

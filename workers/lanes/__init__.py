@@ -1,0 +1,5 @@
+"""Lanes: who may send on a quota, and when; what answers teach; what follows an attempt.
+
+Enter at ``lane`` (a lane inside a process), ``limiter`` (the shared state, by scripts in ``lua``) or ``decision``
+(pure). ``status`` is the operator's view. It knows no task, no service and no message.
+"""

@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator, Callable
 
 import redis
 
-from penstock.config.endpoint import Endpoint
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.workers.lanes.fair_queue import Line, Ticket, Waiter
 from penstock.workers.lanes.limiter import FIRST_S, LATE_S, Limiter, Settlement, Slot, paced, strict
-from penstock.workers.lanes.line import Line, Ticket, Waiter
 from penstock.workers.lanes.outcome import Fate, Limits, Outcome
 from penstock.workers.lanes.reasons import dimension, parking_reason
 from penstock.workers.lanes.tokens import token_ratio

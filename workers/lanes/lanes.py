@@ -7,7 +7,7 @@ import asyncio
 import redis
 import redis.asyncio
 
-from penstock.config.endpoint import Endpoint
+from penstock.config.endpoints.endpoint import Endpoint
 from penstock.workers.lanes.keys import lane_key, news_channel
 from penstock.workers.lanes.lane import Lane
 from penstock.workers.lanes.limiter import Limiter

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import redis
 import redis.asyncio
 
-from penstock.config.endpoint import Endpoint, RateLimit
+from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.workers.lanes.clock import ServerClock
 from penstock.workers.lanes.keys import flight_key, lane_key, news_channel, used_key
 from penstock.workers.lua import async_script, script
@@ -127,7 +127,7 @@ class Limiter:
 
     def __init__(self, client: redis.asyncio.Redis, prefix: str, clock_ms: float = 0) -> None:
         self._prefix = prefix
-        self._script = async_script(client, "limiter")
+        self._script = async_script(client, "lanes/limiter")
         self._clock = None if clock_ms else ServerClock()
         self.clock_ms = clock_ms
 
@@ -220,4 +220,4 @@ def unpark_changed(client: redis.Redis, prefix: str, endpoint: Endpoint) -> None
 
 def _call(client: redis.Redis, prefix: str, quota: str, operation: str, *arguments: Any) -> None:
     keys = [lane_key(prefix, quota), used_key(prefix, quota), flight_key(prefix, quota)]
-    script(client, "limiter")(keys=keys, args=[operation, 0, news_channel(prefix), *arguments])
+    script(client, "lanes/limiter")(keys=keys, args=[operation, 0, news_channel(prefix), *arguments])

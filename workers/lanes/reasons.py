@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.config.endpoint import Endpoint
+from penstock.config.endpoints.endpoint import Endpoint
 from penstock.workers.lanes.limiter import Dimension
 from penstock.workers.lanes.outcome import Fate, Outcome
 

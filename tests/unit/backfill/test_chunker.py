@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock.tasks.backfill.chunker import Chunker
+from penstock.tasks.backfill.plan.chunker import Chunker
 from penstock.tasks.backfill.sources import Bad, Document
 from penstock.tasks.chunking import chunk_text
 
@@ -29,7 +29,7 @@ def test_documents_are_cut_by_the_settings_or_left_whole() -> None:
 
 
 def test_other_processes_cut_as_this_one_does_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.tasks.backfill.chunker.PATIENCE_S", 0.0)
-    monkeypatch.setattr("penstock.tasks.backfill.chunker.BLOCK_ROWS", 16)
+    monkeypatch.setattr("penstock.tasks.backfill.plan.chunker.PATIENCE_S", 0.0)
+    monkeypatch.setattr("penstock.tasks.backfill.plan.chunker.BLOCK_ROWS", 16)
     rows = documents(100)
     assert list(Chunker(SETTINGS, lambda: True, 1).cut(rows)) == list(Chunker(SETTINGS, lambda: False).cut(rows))

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from penstock.tasks.backfill import feed as feed_module
-from penstock.tasks.backfill.batch import Batch, Piece, Plan, Position
-from penstock.tasks.backfill.feed import Feed
+from penstock.tasks.backfill.plan import feed as feed_module
+from penstock.tasks.backfill.plan.batch import Batch, Piece, Plan, Position
+from penstock.tasks.backfill.plan.feed import Feed
 from support.waiting import wait_until
 
 

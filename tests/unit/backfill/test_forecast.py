@@ -8,10 +8,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from penstock.config.endpoint import Endpoint, RateLimit
-from penstock.config.services import Caps, TaskType
-from penstock.tasks.backfill.forecast import forecast
-from penstock.tasks.backfill.job import Job
+from penstock.config.endpoints.endpoint import Endpoint, RateLimit
+from penstock.config.endpoints.services import Caps, TaskType
+from penstock.tasks.backfill.plan.forecast import forecast
+from penstock.tasks.backfill.plan.job import Job
 from penstock.tasks.backfill.sources import open_source
 
 ENDPOINT = Endpoint("docs", TaskType.TEXT_EMBEDDING, "openai", {}, caps=Caps(inputs=10), rate_limit=RateLimit(60))

@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from penstock.config.errors import ConfigurationError, JobError
-from penstock.tasks.backfill.batch import Batch, DeadLetter, Echo, Piece, Plan, Position
-from penstock.tasks.backfill.folder import Folder, open_folder
-from penstock.tasks.backfill.ledger import Entry, Ledger, Owed, Shard, Tally, TextFailure
+from penstock.tasks.backfill.ledger.folder import Folder, open_folder
+from penstock.tasks.backfill.ledger.ledger import Entry, Ledger, Owed, Shard, Tally, TextFailure
+from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, Echo, Piece, Plan, Position
 
 IDENTITY: dict[str, Any] = {
     "job": "corpus",

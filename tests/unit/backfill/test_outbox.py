@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from penstock.config.errors import LaneParked
-from penstock.tasks.backfill import outbox as outbox_module
-from penstock.tasks.backfill.batch import Batch, Piece
-from penstock.tasks.backfill.ledger import Tally
-from penstock.tasks.backfill.outbox import Outbox
-from penstock.tasks.backfill.post import NotSent
-from penstock.tasks.backfill.settle import Meaning
-from penstock.tasks.backfill.window import LEAST, MOST, MOST_BYTES, Window
-from penstock.workers.results import EmbedResult
+from penstock.tasks.backfill.dispatch import outbox as outbox_module
+from penstock.tasks.backfill.dispatch.outbox import Outbox
+from penstock.tasks.backfill.dispatch.publisher import NotSent
+from penstock.tasks.backfill.dispatch.settle import Meaning
+from penstock.tasks.backfill.dispatch.window import LEAST, MOST, MOST_BYTES, Window
+from penstock.tasks.backfill.ledger.ledger import Tally
+from penstock.tasks.backfill.plan.batch import Batch, Piece
+from penstock.workers.results.types import EmbedResult
 
 VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.config.services import Caps
-from penstock.tasks.backfill.batch import Batch, Plan, Position, name_task, unpack
-from penstock.tasks.backfill.planner import Chunked, Planner
-from penstock.tasks.backfill.seen import Seen, digest
+from penstock.config.endpoints.services import Caps
+from penstock.tasks.backfill.plan.batch import Batch, Plan, Position, name_task, unpack
+from penstock.tasks.backfill.plan.planner import Chunked, Planner
+from penstock.tasks.backfill.plan.seen import Seen, digest
 from penstock.tasks.backfill.sources import Bad, Document
 
 JOB = UUID(int=7)
@@ -130,7 +130,7 @@ def test_a_budget_of_tokens_bounds_requests() -> None:
 
 
 def test_a_corpus_of_nothing_but_bad_rows_is_planned_in_bounded_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.tasks.backfill.planner.MOST_ASIDE", 10)
+    monkeypatch.setattr("penstock.tasks.backfill.plan.planner.MOST_ASIDE", 10)
     plans = plan([None] * 35, 5)
     assert [len(each.dead) for each in plans] == [10, 10, 10, 5]
     assert [each.position.skip for each in plans] == [10, 20, 30, 35]

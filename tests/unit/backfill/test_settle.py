@@ -11,10 +11,10 @@ from celery.exceptions import NotRegistered, TaskRevokedError
 from redis.exceptions import RedisError
 
 from penstock.config.errors import EndpointNotFound, InferenceFailed, LaneParked
-from penstock.tasks.backfill.batch import Batch, Piece
-from penstock.tasks.backfill.ledger import Tally, TextFailure
-from penstock.tasks.backfill.settle import Meaning, meaning, settle
-from penstock.workers.results import Effort, EmbedResult, Failure, Usage
+from penstock.tasks.backfill.dispatch.settle import Meaning, meaning, settle
+from penstock.tasks.backfill.ledger.ledger import Tally, TextFailure
+from penstock.tasks.backfill.plan.batch import Batch, Piece
+from penstock.workers.results.types import Effort, EmbedResult, Failure, Usage
 
 VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
 

@@ -6,8 +6,8 @@ from collections import Counter, deque
 
 import pytest
 
-from penstock.config.endpoint import RateLimit
-from penstock.tasks.backfill.window import Window, window_of
+from penstock.config.endpoints.endpoint import RateLimit
+from penstock.tasks.backfill.dispatch.window import Window, window_of
 
 LIMIT = RateLimit(tokens_per_minute=120_000)
 

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from penstock.config.errors import JobError
-from penstock.tasks.backfill import sink as sink_module
-from penstock.tasks.backfill.batch import Piece
-from penstock.tasks.backfill.ledger import Shard
-from penstock.tasks.backfill.sink import Sink, clean, publish, read_vectors, schema
+from penstock.tasks.backfill.ledger.ledger import Shard
+from penstock.tasks.backfill.plan.batch import Piece
+from penstock.tasks.backfill.targets import parquet as sink_module
+from penstock.tasks.backfill.targets.parquet import Sink, clean, publish, read_vectors, schema
 
 
 def pieces(count: int, first: int = 0) -> list[Piece]:

@@ -8,9 +8,9 @@ import time
 import pytest
 from rich.console import Console
 
-from penstock.cli.backfill_view import Pace, chunks_done, chunks_expected, duration, shown, summary
-from penstock.config.endpoint import RateLimit
-from penstock.tasks.backfill.ledger import Tally
+from penstock.cli.backfill.view import Pace, chunks_done, chunks_expected, duration, shown, summary
+from penstock.config.endpoints.endpoint import RateLimit
+from penstock.tasks.backfill.ledger.ledger import Tally
 from penstock.tasks.backfill.progress import Snapshot, quota_use
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock.config.chunking import GROUPS, validate_chunking
+from penstock.config.endpoints.chunking import GROUPS, validate_chunking
 from penstock.config.errors import InputInvalid
 from penstock.tasks.chunking import (
     SEPARATOR_GROUPS,

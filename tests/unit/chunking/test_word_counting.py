@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.tasks.chunking import characters, count_words
-from penstock.tasks.chunking.segments import Segments, by_icu, by_table
-from penstock.tasks.chunking.streams import sentence_ends, word_segments
-from penstock.tasks.chunking.words import WordCounter
+from penstock.tasks.chunking import count_words
+from penstock.tasks.chunking.boundaries import characters
+from penstock.tasks.chunking.boundaries.segments import Segments, by_icu, by_table
+from penstock.tasks.chunking.boundaries.streams import sentence_ends, word_segments
+from penstock.tasks.chunking.boundaries.word_count import WordCounter
 from support import icu
 from support.slow_chunkers import WordIterator
 from support.texts import any_text, english, mixed

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli.demo_corpus import Passage, standard_library
+from penstock.cli.demo.corpus import Passage, standard_library
 
 
 @pytest.fixture(scope="module")

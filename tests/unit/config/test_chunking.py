@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.config.chunking import ALLOWED, check_chunking, validate_chunking
+from penstock.config.endpoints.chunking import ALLOWED, check_chunking, validate_chunking
 from penstock.config.errors import EndpointInvalid
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.config.documents import LARGEST, parse_document
+from penstock.config.endpoints.documents import LARGEST, parse_document
 from penstock.config.errors import ConfigurationError
 
 BODY = {"service": "openai", "service_settings": {"dimensions": 3}}

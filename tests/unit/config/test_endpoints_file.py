@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.config.endpoints_file import EndpointsFile, fill_variables
+from penstock.config.endpoints.file import EndpointsFile, fill_variables
 from penstock.config.errors import ConfigurationError, EndpointInvalid
 from penstock.config.settings import Settings
 

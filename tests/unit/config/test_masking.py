@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock.config.masking import Mask, MaskedMap, holds_mask, masked, secret_name, secret_text
+from penstock.config.endpoints.masking import Mask, MaskedMap, holds_mask, masked, secret_name, secret_text
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.config.queues import (
+from penstock.config.names import (
     CHUNK_QUEUE,
     DEFAULT_QUEUE,
     JOB_CLASSES,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
+from penstock.config.endpoints.secrets import FILE, SealedSecrets, SecretBox, file_key
 from penstock.config.errors import ConfigurationError
-from penstock.config.secrets import FILE, SealedSecrets, SecretBox, file_key
 from penstock.config.settings import Settings
 
 VALUES = {"api_key": "sk-hush"}
@@ -76,7 +76,7 @@ def test_a_key_file_that_others_may_read_is_closed_to_them(tmp_path: Path) -> No
 _RACER = """
 import sys
 from pathlib import Path
-from penstock.config.secrets import file_key
+from penstock.config.endpoints.secrets import file_key
 folder = Path(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as with_settings
 from hypothesis import strategies as st
 
-from penstock.config.endpoint import Endpoint
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.services import SERVICES, TaskType
+from penstock.config.endpoints.validation import validate_endpoint
 from penstock.config.errors import ConfigurationError, EndpointInvalid
-from penstock.config.services import SERVICES, TaskType
 from penstock.config.settings import Settings
-from penstock.config.validation import validate_endpoint
 
 SECRET = "sk-0123456789abcdefSENTINEL"
 UNKNOWN = "Model configuration contains settings [{%s}] unknown to the [fake] service"
@@ -349,7 +349,7 @@ def test_headers_are_hidden_in_the_repr(settings: Settings, make_body: Any) -> N
 @pytest.mark.parametrize("name", list(SERVICES))
 def test_every_real_services_declaration_holds_together(name: str, settings: Settings) -> None:
     """An empty body names the required settings; nothing trips over what is missing."""
-    from penstock.config.validation import load_spec
+    from penstock.config.endpoints.validation import load_spec
 
     for task_type in load_spec(name).tasks:
         found = faults_of(settings, {"service": name, "service_settings": {}}, task_type)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.tasks.perform import Tries
+from penstock.tasks.request.caller import Tries
 from penstock.workers.lanes.decision import (
     BASE_S,
     CAP_S,

@@ -11,11 +11,11 @@ from uuid import uuid4
 import pytest
 import redis
 
-from penstock.config.endpoint import Endpoint, RateLimit
-from penstock.config.services import TaskType
+from penstock.config.endpoints.endpoint import Endpoint, RateLimit
+from penstock.config.endpoints.services import TaskType
+from penstock.workers.lanes.fair_queue import Ticket
 from penstock.workers.lanes.lane import Lane, LaneClosed
 from penstock.workers.lanes.limiter import PACE, Settlement, Slot
-from penstock.workers.lanes.line import Ticket
 from penstock.workers.lanes.outcome import Fate, Limits, Outcome
 
 OPEN = Slot(True, False, 0.0, 0, "", "", 0.0)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.config.endpoint import Endpoint
-from penstock.config.services import TaskType
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.services import TaskType
 from penstock.workers.lanes.outcome import Fate, Outcome
 from penstock.workers.lanes.reasons import parking_reason
 

@@ -17,11 +17,11 @@ from botocore.validate import ParamValidator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import ConfigurationError, InputInvalid
-from penstock.config.services import TaskType
 from penstock.tasks.services.base import CompleteCall, EmbedCall, Refused
 from penstock.workers.lanes.outcome import Fate
-from penstock.workers.results import Usage
+from penstock.workers.results.types import Usage
 from support.wire import answer, body_of, endpoint, service
 
 BEDROCK = service("amazonbedrock")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.config.services import TaskType
+from penstock.config.endpoints.services import TaskType
 from penstock.tasks.services.base import CompleteCall, EmbedCall, Refused
 from penstock.workers.lanes.outcome import Fate
 from support.wire import answer, body_of, check_schema, endpoint, service

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock.config.services import TaskType
+from penstock.config.endpoints.services import TaskType
 from penstock.tasks.services.base import CompleteCall, EmbedCall, ImageCall, Refused
 from penstock.workers.lanes.outcome import Fate
 from support.wire import answer, body_of, endpoint, service

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.config.services import TaskType
+from penstock.config.endpoints.services import TaskType
 from penstock.tasks.services.base import EmbedCall, Refused
 from penstock.workers.lanes.outcome import Fate
-from penstock.workers.results import Usage
+from penstock.workers.results.types import Usage
 from support.wire import answer, body_of, endpoint, service
 
 COHERE = service("cohere")

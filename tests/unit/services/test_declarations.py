@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from penstock.config.endpoints.services import Caps, TaskType
+from penstock.config.endpoints.validation import validate_endpoint
 from penstock.config.errors import EndpointInvalid
-from penstock.config.services import Caps, TaskType
 from penstock.config.settings import Settings
-from penstock.config.validation import validate_endpoint
 from support.wire import service
 
 SETTINGS: dict[str, dict[str, Any]] = {

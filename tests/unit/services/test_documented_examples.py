@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from penstock.config.endpoints.validation import validate_endpoint
 from penstock.config.settings import Settings
-from penstock.config.validation import validate_endpoint
 from penstock.tasks.services.base import CompleteCall, EmbedCall, ImageCall
 from penstock.workers.lanes.outcome import Fate
-from penstock.workers.results import Usage
+from penstock.workers.results.types import Usage
 from support.wire import answer, body_of, endpoint, service
 
 AZURE_BODY = {

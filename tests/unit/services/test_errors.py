@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.tasks.services.errors import LONGEST_MESSAGE, ErrorBody, clean, read_error, snake
+from penstock.tasks.services.wire.errors import LONGEST_MESSAGE, ErrorBody, clean, read_error, snake
 
 LOC = {"loc": ["body", "input", 3], "msg": "Input should be a valid string", "type": "string_type"}
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.tasks.services import headers
+from penstock.tasks.services.wire import headers
 from penstock.workers.lanes.outcome import Limits
 
 NOW = 1_445_412_420.0  # 2015-10-21 07:27:00 GMT

@@ -11,7 +11,7 @@ import pytest
 from penstock.config.errors import InputInvalid
 from penstock.tasks.services.base import CompleteCall, EmbedCall, ImageCall, Refused
 from penstock.workers.lanes.outcome import Fate
-from penstock.workers.results import Usage
+from penstock.workers.results.types import Usage
 from support.wire import answer, body_of, endpoint, service
 
 OPENAI = service("openai")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.tasks.services.sse import Event, SseDecoder
+from penstock.tasks.services.wire.sse import Event, SseDecoder
 
 STREAM = (
     ": ping\n\n"

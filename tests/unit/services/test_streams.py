@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from penstock.tasks.services.base import CompleteCall, Delta, Refused, StreamReader
 from penstock.workers.lanes.outcome import Fate
-from penstock.workers.results import Usage
+from penstock.workers.results.types import Usage
 from support.wire import endpoint, service
 
 DONE = "data: [DONE]\n\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.config.services import SERVICES
+from penstock.config.endpoints.services import SERVICES
 from penstock.tasks.services.base import Service
 from support.wire import service
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from penstock.tasks.services import vectors
 from penstock.tasks.services.base import Refused
+from penstock.tasks.services.wire import vectors
 from penstock.workers.lanes.outcome import Fate
 
 

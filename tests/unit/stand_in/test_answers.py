@@ -15,16 +15,16 @@ from botocore.eventstream import EventStreamBuffer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.cli.stand_in.answers.eventstream import event, exception
-from penstock.cli.stand_in.answers.generation import example_of, generate, split_text, trim
-from penstock.cli.stand_in.answers.image_jobs import ImageJob
-from penstock.cli.stand_in.answers.png import colour_of, png
-from penstock.cli.stand_in.answers.sse import spoilt
-from penstock.cli.stand_in.answers.typed_vectors import typed
-from penstock.cli.stand_in.call import Fault
-from penstock.cli.stand_in.sigv4 import access_key, problem
-from penstock.cli.stand_in.tokens import estimate
-from penstock.cli.stand_in.vectors import vector
+from penstock.stand_in.answers.eventstream import event, exception
+from penstock.stand_in.answers.generation import example_of, generate, split_text, trim
+from penstock.stand_in.answers.image_jobs import ImageJob
+from penstock.stand_in.answers.png import colour_of, png
+from penstock.stand_in.answers.sse import spoilt
+from penstock.stand_in.answers.typed_vectors import typed
+from penstock.stand_in.request.call import Fault
+from penstock.stand_in.request.sigv4 import access_key, problem
+from penstock.stand_in.tokens import estimate
+from penstock.stand_in.vectors import vector
 
 
 def test_an_answer_is_the_same_for_the_same_prompt_and_choices_differ():

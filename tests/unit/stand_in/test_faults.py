@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from penstock.cli.stand_in.faults import KINDS, fault_of, normal_kind, pick, uniform
+from penstock.stand_in.faults import KINDS, fault_of, normal_kind, pick, uniform
 
 
 def draws(rates, count=20_000, texts=("a",), by_text=False, seed=7):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from penstock.cli.stand_in.headers import go_duration, quota_headers, retry_headers, spoken_delay, style_of
-from penstock.cli.stand_in.limits import Gauge
+from penstock.stand_in.headers import go_duration, quota_headers, retry_headers, spoken_delay, style_of
+from penstock.stand_in.limits import Gauge
 
 GAUGES = {"requests": Gauge(60, 10, 1.2, 1.2), "tokens": Gauge(150_000, 2500, 16, 0.0064)}
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.cli.stand_in.limits import Bucket, FixedWindow, SlidingWindow, allowance, is_window, quota
+from penstock.stand_in.limits import Bucket, FixedWindow, SlidingWindow, allowance, is_window, quota
 
 WINDOWS = ["bucket-1s", "bucket-10s", "bucket-minute", "gcra", "fixed-1s", "fixed-10s", "sliding-10s", "sliding-60s"]
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli.stand_in.command import command
-from penstock.cli.stand_in.faults import KINDS
-from penstock.cli.stand_in.limits import is_window
-from penstock.cli.stand_in.options import Options, options
-from penstock.cli.stand_in.state import StandIn
 from penstock.config.errors import ConfigurationError
+from penstock.stand_in.command import command
+from penstock.stand_in.faults import KINDS
+from penstock.stand_in.limits import is_window
+from penstock.stand_in.options import Options, options
+from penstock.stand_in.state import StandIn
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The stand-in's statistics."""
 
-from penstock.cli.stand_in.stats import Billing, Second, Stats, steady_minute
+from penstock.stand_in.stats import Billing, Second, Stats, steady_minute
 
 
 def test_texts_billed_more_than_once_are_counted_and_named():

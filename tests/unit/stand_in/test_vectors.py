@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.cli.stand_in.vectors import vector, vectors
+from penstock.stand_in.vectors import vector, vectors
 
 DOCS = [
     "Class with methods to open, read, write, close, list zip files.",
@@ -56,7 +56,7 @@ def test_the_vector_of_a_text_is_fixed_for_ever():
 
 
 def test_another_process_gives_the_same_bytes():
-    code = "from penstock.cli.stand_in.vectors import vector as v; print(v('naïve 文本 🙂', 64).tobytes().hex())"
+    code = "from penstock.stand_in.vectors import vector as v; print(v('naïve 文本 🙂', 64).tobytes().hex())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert other.stdout.strip() == vector("naïve 文本 🙂", 64).tobytes().hex()
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from penstock.config.endpoint import Endpoint
-from penstock.config.services import TaskType
-from penstock.tasks import charge
-from penstock.tasks.charge import FIRST_GUESS, Charge
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.services import TaskType
+from penstock.tasks.completion import charge
+from penstock.tasks.completion.charge import FIRST_GUESS, Charge
 from penstock.tasks.services.base import CompleteCall, Completion
 from penstock.workers.lanes.tokens import TokenRatio
-from penstock.workers.results import Usage
+from penstock.workers.results.types import Usage
 
 
 @pytest.fixture(autouse=True)

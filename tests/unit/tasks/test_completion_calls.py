@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from penstock.config.endpoint import Endpoint
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import InputInvalid
-from penstock.config.services import TaskType
-from penstock.tasks import image
-from penstock.tasks.completion import divide, prepare
-from penstock.workers.results import Choice, CompleteResult
+from penstock.tasks.completion.task import divide, prepare
+from penstock.tasks.images import task as image
+from penstock.workers.results.types import Choice, CompleteResult
 
 CHAT = Endpoint("chat", TaskType.COMPLETION, "openai", {"model_id": "m"}, {"user": "stored"})
 IMAGES = Endpoint("pictures", TaskType.IMAGE_GENERATION, "openai", {"model_id": "m"})

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
-from penstock.tasks.http import transport_outcome
+from penstock.tasks.request.http import transport_outcome
 from penstock.workers.lanes.outcome import Fate
 
 KEY = ConnectionKey("localhost", 1, False, True, None, None, None, None)

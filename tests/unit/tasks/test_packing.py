@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.config.endpoint import Endpoint, RateLimit
-from penstock.config.services import Caps, TaskType
-from penstock.tasks.packing import HEADROOM, HOPELESS, REQUEST_BYTES, budget_tokens, hopeless, pack, pack_for
+from penstock.config.endpoints.endpoint import Endpoint, RateLimit
+from penstock.config.endpoints.services import Caps, TaskType
+from penstock.tasks.request.packing import HEADROOM, HOPELESS, REQUEST_BYTES, budget_tokens, hopeless, pack, pack_for
 
 WIDE = Caps(inputs=2048, input_tokens=8192, request_tokens=300_000)
 SIZES = st.lists(st.one_of(st.integers(0, 2000), st.integers(0, 5_000_000)), max_size=200)

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.config.errors import CutStream, InferenceFailed, LaneParked
-from penstock.tasks import stream_entries
+from penstock.tasks.completion import stream_entries
+from penstock.tasks.completion.stream_entries import Entry, Reader, pieces_of
 from penstock.tasks.services.base import Delta
-from penstock.tasks.stream_entries import Entry, Reader, pieces_of
-from penstock.workers.results import Choice, CompleteResult, Usage
+from penstock.workers.results.types import Choice, CompleteResult, Usage
 
 
 def stored(fields: Iterable[dict[Any, Any]], start: int = 1) -> list[Entry]:

@@ -12,7 +12,15 @@ import weakref
 
 import pytest
 
-from penstock.workers.loop import Interruption, at_close, carry, close_process_loop, process_loop, running_in_pool, wait
+from penstock.workers.pool.loop import (
+    Interruption,
+    at_close,
+    carry,
+    close_process_loop,
+    process_loop,
+    running_in_pool,
+    wait,
+)
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from penstock.workers import selector
-from penstock.workers.selector import new_selector_loop
+from penstock.workers.pool import selector
+from penstock.workers.pool.selector import new_selector_loop
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
 

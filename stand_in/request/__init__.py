@@ -1,0 +1,4 @@
+"""The way of a metered request through the stand-in: key, account, quota, fault, answer, delivery.
+
+Enter at ``exchange``; ``refusals`` has every "no".
+"""

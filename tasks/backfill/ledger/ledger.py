@@ -1,0 +1,376 @@
+"""The durable record of a backfill: one SQLite file in the output folder, from which a killed run goes on.
+
+The order of writing is the whole of its safety:
+
+1. A *plan* (a batch with its texts, what became of the rows before it, where to read on) is written before the batch
+   is sent. So a batch may be sent twice after a crash, but is never forgotten, and no row is planned twice.
+2. A *shard* is written and flushed under the hidden folder, then entered here together with all it holds (its batches,
+   their dead letters, the counts): this is the moment at which its rows are done. Then it is renamed into place, then
+   the stored results are dropped. A crash in between is mended by doing the last two again.
+
+Knows nothing of Celery and of Parquet.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from penstock.config.errors import JobError
+from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, Piece, Plan, Position, unpack
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (
+    number INTEGER PRIMARY KEY, task TEXT NOT NULL, digests BLOB NOT NULL,
+    body BLOB, sent INTEGER NOT NULL DEFAULT 0, shard INTEGER, rows BLOB, failures TEXT);
+CREATE INDEX IF NOT EXISTS batches_to_do ON batches (number) WHERE body IS NOT NULL;
+CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, rows INTEGER NOT NULL, bytes INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS echoes (
+    key INTEGER PRIMARY KEY, batch INTEGER NOT NULL, text INTEGER NOT NULL,
+    ordinal INTEGER NOT NULL, id TEXT NOT NULL, chunk INTEGER NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS echoes_by_batch ON echoes (batch, text);
+CREATE TABLE IF NOT EXISTS dead (
+    ordinal INTEGER NOT NULL, chunk INTEGER NOT NULL, id TEXT, code TEXT NOT NULL, message TEXT NOT NULL,
+    attempts INTEGER NOT NULL, PRIMARY KEY (ordinal, chunk)) WITHOUT ROWID;
+"""
+_WHOLE_DOCUMENT = -1
+FILE = "ledger.sqlite3"
+
+
+@dataclass
+class Tally:
+    """What a job has done so far; the report's counts."""
+
+    documents: int = 0
+    chunks: int = 0
+    embedded: int = 0
+    failed: int = 0
+    duplicates_reused: int = 0
+    requests: int = 0
+    tokens: int = 0
+    retries: int = 0
+    rate_limited: int = 0
+    possibly_billed_twice: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
+
+
+class TextFailure(NamedTuple):
+    """Why a text has no vector."""
+
+    code: str
+    message: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished batch as it goes into a shard.
+
+    Args:
+        batch: its number.
+        rows: for each text its (first) row in the shard, -1 where it failed.
+        failures: of the texts that failed, by the text's index.
+    """
+
+    batch: int
+    rows: Sequence[int]
+    failures: Mapping[int, TextFailure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of the output: number, rows, and size in bytes."""
+
+    number: int
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Owed:
+    """An echo whose batch is done: it lacks the vector at ``row`` of ``shard``, or shares the ``failure``."""
+
+    key: int
+    piece: Piece
+    shard: int
+    row: int
+    failure: TextFailure | None
+
+
+class Ledger:
+    """The record of one job. One process at a time; see ``penstock.tasks.backfill.ledger.folder``.
+
+    Args:
+        folder: the hidden folder that holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        with self._translated():
+            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            # WAL with NORMAL survives every kill; after a power cut the last moments may be missing, never torn.
+            # A shard's entry is made durable by the checkpoint that follows it, before results are dropped.
+            for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "busy_timeout = 5000", "cache_size = -8000"):
+                self._db.execute(f"PRAGMA {pragma}")
+            self._db.executescript(_SCHEMA)
+        self.tally = Tally(**self._fact("tally", {}))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    # Facts -------------------------------------------------------------------------------------------
+
+    def _fact(self, name: str, default: Any = None) -> Any:
+        with self._translated():
+            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return default if row is None else json.loads(row[0])
+
+    def _set(self, **values: Any) -> None:
+        rows = [(name, json.dumps(value)) for name, value in values.items()]
+        self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+
+    @property
+    def identity(self) -> dict[str, Any] | None:
+        """What the job is, as ``begin`` was told; None in a new ledger."""
+        identity: dict[str, Any] | None = self._fact("identity")
+        return identity
+
+    @property
+    def job(self) -> UUID:
+        """The job's id, from which its tasks' ids come."""
+        return UUID(self._fact("job"))
+
+    @property
+    def position(self) -> Position:
+        """Where to read on."""
+        return Position(*self._fact("position", Position()))
+
+    @property
+    def read_whole(self) -> bool:
+        """Whether the source was read to its end."""
+        return bool(self._fact("read_whole", False))
+
+    @property
+    def repeated_ids(self) -> int:
+        """Rows that have an id which a row before them has, as far as that was seen."""
+        return int(self._fact("repeated_ids", 0))
+
+    @property
+    def report(self) -> dict[str, Any] | None:
+        """The report of a finished job, None while it is not finished."""
+        report: dict[str, Any] | None = self._fact("report")
+        return report
+
+    @property
+    def dimensions(self) -> int | None:
+        """Length of the job's vectors, None until the first has come."""
+        dimensions: int | None = self._fact("dimensions")
+        return dimensions
+
+    def begin(self, identity: Mapping[str, Any]) -> None:
+        """Make it the record of a new job."""
+        with self._transaction():
+            self._set(identity=identity, job=str(uuid4()), tally=asdict(self.tally))
+
+    def set_dimensions(self, dimensions: int) -> None:
+        """Note the length of the job's vectors."""
+        with self._transaction():
+            self._set(dimensions=dimensions)
+
+    def spend(self, seconds: float) -> None:
+        """Add working time to the count."""
+        with self._transaction():
+            self._count(Tally(seconds=seconds))
+
+    def finish(self, report: Mapping[str, Any]) -> None:
+        """Note that all is done."""
+        with self._transaction():
+            self._set(report=report)
+        self._flush()
+
+    def _count(self, more: Tally) -> None:
+        self.tally += more
+        self._set(tally=asdict(self.tally))
+
+    # Plans -------------------------------------------------------------------------------------------
+
+    def record(self, plans: Sequence[Plan]) -> None:
+        """Write plans, in order. Their batches may be sent after this and not before."""
+        if not plans:
+            return
+        with self._transaction():
+            for plan in plans:
+                if plan.batch is not None:
+                    batch = plan.batch
+                    self._db.execute(
+                        "INSERT INTO batches (number, task, digests, body) VALUES (?, ?, ?, ?)",
+                        (batch.number, batch.task_id, batch.digests, batch.pack()),
+                    )
+                self._db.executemany(
+                    "INSERT INTO echoes (batch, text, ordinal, id, chunk, start, stop) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    ((echo.batch, echo.text, *echo.piece) for echo in plan.echoes),
+                )
+                self._bury(plan.dead)
+            repeated = self.repeated_ids + sum(plan.repeated_ids for plan in plans)
+            self._set(position=plans[-1].position, read_whole=plans[-1].last, repeated_ids=repeated)
+            self._count(
+                Tally(
+                    documents=sum(plan.documents for plan in plans),
+                    chunks=sum(plan.chunks for plan in plans),
+                    failed=sum(len(plan.dead) for plan in plans),
+                )
+            )
+
+    def mark_sent(self, numbers: Sequence[int]) -> None:
+        """Note that batches were sent (once more)."""
+        with self._transaction():
+            self._db.executemany("UPDATE batches SET sent = sent + 1 WHERE number = ?", ((n,) for n in numbers))
+
+    def mark_unsent(self, number: int) -> None:
+        """Note that a batch came back without having been worked on."""
+        with self._transaction():
+            self._db.execute("UPDATE batches SET sent = 0 WHERE number = ?", (number,))
+
+    def unfinished(self) -> Iterator[tuple[Batch, int]]:
+        """Yield the batches that are in no shard yet, with how often each was sent."""
+        query = "SELECT number, task, digests, body, sent FROM batches WHERE body IS NOT NULL ORDER BY number"
+        for number, task, digests, body, sent in self._db.execute(query):
+            yield unpack(number, task, digests, body), sent
+
+    def next_batch(self) -> int:
+        """Return the number of the next batch."""
+        last = self._db.execute("SELECT max(number) FROM batches").fetchone()[0]
+        return 0 if last is None else int(last) + 1
+
+    def digests(self, texts: int) -> Iterator[tuple[int, bytes]]:
+        """Yield (batch number, digests) of the latest batches, oldest first, until there are ``texts`` texts."""
+        total, first = 0, 0
+        for number, size in self._db.execute("SELECT number, length(digests) FROM batches ORDER BY number DESC"):
+            total, first = total + size // 16, number
+            if total >= texts:
+                break
+        yield from self._db.execute("SELECT number, digests FROM batches WHERE number >= ? ORDER BY number", (first,))
+
+    # Shards ------------------------------------------------------------------------------------------
+
+    def seal(
+        self,
+        shard: Shard | None,
+        entries: Sequence[Entry] = (),
+        echoes: Sequence[int] = (),
+        dead: Sequence[DeadLetter] = (),
+        tally: Tally | None = None,
+    ) -> None:
+        """Enter a shard with everything it holds: from now on its rows are done.
+
+        Args:
+            shard: None when nothing was embedded (all failed).
+            entries: its batches.
+            echoes: keys of the echoes that it, or ``dead``, settles.
+            dead: of its batches.
+            tally: what it adds to the counts.
+        """
+        with self._transaction():
+            if shard is not None:
+                self._db.execute("INSERT INTO shards VALUES (?, ?, ?)", (shard.number, shard.rows, shard.bytes))
+            self._db.executemany(
+                "UPDATE batches SET body = NULL, shard = ?, rows = ?, failures = ? WHERE number = ?",
+                ((shard and shard.number, *_entry_columns(entry), entry.batch) for entry in entries),
+            )
+            self._db.executemany("DELETE FROM echoes WHERE key = ?", ((key,) for key in echoes))
+            self._bury(dead)
+            self._count(tally or Tally())
+        self._flush()
+
+    def _bury(self, dead: Sequence[DeadLetter]) -> None:
+        self._db.executemany(
+            "INSERT INTO dead (ordinal, chunk, id, code, message, attempts) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                (each.ordinal, _WHOLE_DOCUMENT if each.chunk is None else each.chunk, *each[2:])
+                for each in dead
+            ),
+        )  # fmt: skip
+
+    def shards(self) -> list[Shard]:
+        """Return the shards, in order."""
+        return [Shard(*row) for row in self._db.execute("SELECT number, rows, bytes FROM shards ORDER BY number")]
+
+    def tasks_of(self, shard: int) -> list[str]:
+        """Return the ids of the tasks whose results a shard holds."""
+        return [row[0] for row in self._db.execute("SELECT task FROM batches WHERE shard = ?", (shard,))]
+
+    def dead_letters(self) -> Iterator[DeadLetter]:
+        """Yield all dead letters in the order of the source."""
+        for ordinal, chunk, *rest in self._db.execute("SELECT * FROM dead ORDER BY ordinal, chunk"):
+            yield DeadLetter(ordinal, None if chunk == _WHOLE_DOCUMENT else chunk, *rest)
+
+    # Echoes ------------------------------------------------------------------------------------------
+
+    def echoes_left(self) -> int:
+        """Return how many echoes still lack their vectors."""
+        return int(self._db.execute("SELECT count(*) FROM echoes").fetchone()[0])
+
+    def owed(self, limit: int) -> list[Owed]:
+        """Return up to ``limit`` echoes of finished batches, those of one shard together."""
+        query = """
+            SELECT e.key, e.ordinal, e.id, e.chunk, e.start, e.stop, e.text, b.shard, b.rows, b.failures
+            FROM echoes e JOIN batches b ON b.number = e.batch
+            WHERE b.body IS NULL ORDER BY e.batch, e.text LIMIT ?"""
+        return [_owed(*row) for row in self._db.execute(query, (limit,))]
+
+    # SQLite ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._translated():
+            before = self.tally
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                self.tally = before
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _flush(self) -> None:
+        """Make everything durable against a power cut."""
+        with self._translated():
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as exc:
+            raise JobError(
+                f"the ledger {self._path} cannot be used ({exc}): see that the disk has space and that the folder may "
+                "be written to, then run the same command again; it goes on where it was"
+            ) from exc
+
+
+def _entry_columns(entry: Entry) -> tuple[bytes, str | None]:
+    failures = json.dumps({index: list(why) for index, why in entry.failures.items()}) if entry.failures else None
+    return array("i", entry.rows).tobytes(), failures
+
+
+def _owed(
+    key: int, ordinal: int, doc: str, chunk: int, start: int, stop: int,
+    text: int, shard: int | None, rows: bytes, failures: str | None,
+) -> Owed:  # fmt: skip
+    row = array("i", rows)[text]
+    failure = TextFailure(*json.loads(failures)[str(text)]) if failures and row < 0 else None
+    return Owed(key, Piece(ordinal, doc, chunk, start, stop), -1 if shard is None else shard, row, failure)

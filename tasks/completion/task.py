@@ -1,0 +1,168 @@
+"""The ``complete`` task: a prompt or messages to an answer, whole or streamed, through the endpoint's lane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.services import TaskType, load_service
+from penstock.config.errors import CutStream, InferenceFailed, InputInvalid, PenstockError, WrongTaskType
+from penstock.tasks.completion.answer import Answer
+from penstock.tasks.completion.charge import Charge
+from penstock.tasks.completion.publisher import Publisher, stream_key
+from penstock.tasks.request.caller import Conversation
+from penstock.tasks.request.delivery import Delivery
+from penstock.tasks.services.base import CompleteCall, Completion
+from penstock.workers.app import app
+from penstock.workers.lanes.lane import LaneClosed
+from penstock.workers.pool.loop import wait
+from penstock.workers.results.types import CompleteResult
+from penstock.workers.runtime import Runtime, runtime
+from penstock.workers.task import LaneTask
+
+COMPLETION = (TaskType.COMPLETION, TaskType.CHAT_COMPLETION)
+
+
+@app.task(name="penstock.complete", base=LaneTask, bind=True)
+def complete(
+    self: Any, prompt_or_messages: Any, endpoint_id: str, stream: bool | None = None, **overrides: Any
+) -> CompleteResult:
+    """Complete a prompt, or continue a conversation, through an endpoint's lane.
+
+    Args:
+        prompt_or_messages: a text; a list of messages (``{"role": "user", "content": "..."}``); a list of prompts, for
+            the legacy completions API; or another completion's result, whose text it takes. Data first, so that canvas
+            composes.
+        endpoint_id: the inference endpoint's id.
+        stream: whether the answer is published as it comes, for ``penstock.tasks.stream``. By default those of
+            ``chat_completion`` endpoints are; a direct call publishes nothing.
+        **overrides: task settings for this call, and any of the vendor's parameters: ``n``, ``stop``, ``max_tokens``,
+            ``temperature``, ``tools``, ``response_format`` ...
+
+    Returns:
+        The choices with their texts, finish reasons (``content_filter`` too is a result) and tool calls; usage; model.
+        The same with and without streaming.
+
+    Raises:
+        EndpointNotFound, WrongTaskType, InputInvalid: nothing was sent.
+        CutStream: a streamed answer broke off; ``partial`` is the text that had come. It is not tried again.
+        InferenceFailed: the service's final "no".
+        LaneParked: the service refuses all work until somebody acts.
+    """
+    return wait(_complete(self, prompt_or_messages, endpoint_id, stream, overrides))
+
+
+async def _complete(
+    task: Any, given: Any, endpoint_id: str, stream: bool | None, overrides: Mapping[str, Any]
+) -> CompleteResult:
+    shared = runtime()
+    delivery = Delivery(shared, task.request)
+    publisher = Publisher(None)
+    try:
+        endpoint = _endpoint(shared, endpoint_id)
+        streamed = _streams(endpoint, stream, delivery)
+        if streamed and delivery.task_id:
+            key = stream_key(shared.settings.key_prefix, delivery.task_id)
+            publisher = Publisher(shared.async_client(), key, shared.settings.result_expires_s)
+        call = prepare(endpoint, given, overrides, stream=streamed)
+        result = await _converse(shared, endpoint, call, delivery, publisher)
+    except PenstockError as exc:
+        await publisher.fail(exc)
+        raise
+    await publisher.end(result)
+    return result
+
+
+async def _converse(
+    shared: Runtime, endpoint: Endpoint, call: CompleteCall, delivery: Delivery, publisher: Publisher
+) -> CompleteResult:
+    """Ask, and ask again while the lane opens and closes; return the answer with what it all cost."""
+    effort = await delivery.earlier()
+    while True:
+        conversation = Conversation(shared, endpoint, bulk=delivery.bulk)
+        try:
+            answer = await _ask(conversation, call, publisher)
+            break
+        except LaneClosed as closed:
+            effort += conversation.effort
+            await delivery.lane_closed(endpoint, closed, effort)  # returns only where there is no broker
+    return CompleteResult(answer.choices, answer.usage, answer.model, effort + conversation.effort, answer.extra)
+
+
+async def _ask(conversation: Conversation, call: CompleteCall, publisher: Publisher) -> Completion:
+    endpoint, service = conversation.endpoint, conversation.service
+    answer, charge = Answer(service, endpoint, call, publisher), Charge(endpoint, call)
+    try:
+        return await conversation.persist(
+            lambda authorised: service.complete_request(authorised, call),
+            answer.read,
+            tokens=lambda: charge.estimate(conversation.lane.ratio),
+            size=charge.size,
+            used=charge.used,
+            made=charge.made,
+            send=answer.send,
+        )
+    except InferenceFailed as exc:
+        if not answer.begun:
+            raise
+        raise CutStream(str(exc), exc.code, exc.status, exc.attempts, answer.partial) from None
+
+
+def _endpoint(shared: Runtime, endpoint_id: str) -> Endpoint:
+    endpoint = shared.directory.get(endpoint_id)
+    if endpoint.task_type not in COMPLETION:
+        raise WrongTaskType(
+            f"[{endpoint_id}] is a {endpoint.task_type} endpoint: `complete` needs one of type "
+            f"{' or '.join(COMPLETION)}; see `penstock endpoint list`"
+        )
+    return endpoint
+
+
+def _streams(endpoint: Endpoint, stream: bool | None, delivery: Delivery) -> bool:
+    if stream is None:
+        return endpoint.task_type is TaskType.CHAT_COMPLETION and not delivery.direct
+    return stream
+
+
+def prepare(endpoint: Endpoint, given: Any, overrides: Mapping[str, Any], *, stream: bool = False) -> CompleteCall:
+    """Return what is asked of the service.
+
+    Args:
+        endpoint: its task settings hold where the call says nothing.
+        given: a text, messages, prompts, or a completion's result.
+        overrides: what the service declares as task settings overrides these; the rest are the vendor's parameters.
+        stream: whether to ask for a stream.
+
+    Raises:
+        InputInvalid: ``given`` is none of these.
+    """
+    if isinstance(given, CompleteResult):
+        given = given.text
+    settings, parameters = divide(endpoint, overrides)
+    common: dict[str, Any] = {"stream": stream, "task_settings": settings, "parameters": parameters}
+    if isinstance(given, str) and given:
+        return CompleteCall(prompt=given, **common)
+    if isinstance(given, Sequence) and given and not isinstance(given, str | bytes):
+        if all(isinstance(item, Mapping) for item in given):
+            return CompleteCall(messages=list(given), **common)
+        if not any(isinstance(item, Mapping) for item in given):
+            return CompleteCall(prompt=list(given), **common)
+    raise InputInvalid(
+        'a completion needs a text that is not empty, a list of messages such as {"role": "user", "content": "..."}, '
+        f"or a list of prompts; got {_named(given)}"
+    )
+
+
+def divide(endpoint: Endpoint, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a call's task settings, over the endpoint's own, and the parameters that are the vendor's."""
+    declared = {setting.name for setting in load_service(endpoint.service).spec.tasks[endpoint.task_type].task_settings}
+    own = {name: value for name, value in overrides.items() if name in declared}
+    rest = {name: value for name, value in overrides.items() if name not in declared}
+    return {**endpoint.task_settings, **own}, rest
+
+
+def _named(given: Any) -> str:
+    if isinstance(given, str | Sequence) and not given:
+        return "nothing"
+    return f"a {type(given).__name__}" if not isinstance(given, Sequence) else "a mixed list"

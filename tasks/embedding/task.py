@@ -1,0 +1,169 @@
+"""The ``embed`` task: texts to vectors through the endpoint's lane."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.services import TaskType
+from penstock.config.errors import InputInvalid, WrongTaskType
+from penstock.tasks.embedding.batch import Batch, embed_positions, in_parallel
+from penstock.tasks.embedding.coalescer import coach, small
+from penstock.tasks.embedding.progress import Progress
+from penstock.tasks.request.caller import Conversation, parked
+from penstock.tasks.request.packing import budget_tokens, hopeless, pack
+from penstock.workers.app import app
+from penstock.workers.lanes.lane import LaneClosed
+from penstock.workers.lanes.tokens import byte_length
+from penstock.workers.pool.loop import wait
+from penstock.workers.results.types import EmbedResult, Failure, empty_vectors
+from penstock.workers.runtime import Runtime, runtime
+from penstock.workers.task import LaneTask
+
+EMBEDDING = (TaskType.TEXT_EMBEDDING, TaskType.IMAGE_EMBEDDING)
+
+
+@app.task(name="penstock.embed", base=LaneTask, bind=True)
+def embed(self: Any, texts: Sequence[Any], endpoint_id: str, **overrides: Any) -> EmbedResult:
+    """Embed texts through an endpoint's lane.
+
+    Args:
+        texts: strings, or the chunks that ``chunk`` returns (mappings with ``text``); for an ``image_embedding``
+            endpoint mappings with ``image`` (a data URL) and perhaps ``text``. Data first, so that canvas composes.
+        endpoint_id: the inference endpoint's id.
+        **overrides: ``input_type`` (``search``, ``ingest``, ``classification``, ``clustering``) and task settings for
+            this call.
+
+    Returns:
+        Vectors ``(n, d)`` float32 in input order, usage, model, and a typed failure for each input without a vector.
+
+    Raises:
+        EndpointNotFound, WrongTaskType, InputInvalid: nothing was sent.
+        LaneParked: the service refuses all work until somebody acts.
+    """
+    return wait(_embed(self, texts, endpoint_id, overrides))
+
+
+async def _embed(task: Any, texts: Sequence[Any], endpoint_id: str, overrides: Mapping[str, Any]) -> EmbedResult:
+    shared = runtime()
+    endpoint = shared.directory.get(endpoint_id)
+    if endpoint.task_type not in EMBEDDING:
+        raise WrongTaskType(
+            f"[{endpoint_id}] is a {endpoint.task_type} endpoint: `embed` needs one of type "
+            f"{' or '.join(EMBEDDING)}; see `penstock endpoint list`"
+        )
+    batch = prepare(endpoint, texts, overrides)
+    progress = Progress(shared, task.request)
+    progress.restore(batch)
+    while closed := await _closed(_work(shared, endpoint, batch, progress)):
+        if closed.state == "parked" and not progress.delivery.bulk:
+            raise parked(endpoint, closed)
+        await progress.hand_back(batch, closed)  # returns only where there is no broker
+    await progress.finish()
+    return result(batch)
+
+
+async def _closed(work: Awaitable[None]) -> LaneClosed | None:
+    """Await work; return the closed lane that stopped it. (Raised from an ``except``, Celery would log it whole.)"""
+    try:
+        await work
+    except LaneClosed as closed:
+        return closed
+    return None
+
+
+async def _work(shared: Runtime, endpoint: Endpoint, batch: Batch, progress: Progress) -> None:
+    """Embed what is still open in the batch."""
+    positions = batch.open(range(len(batch.inputs)))
+    bulk = progress.delivery.bulk
+    if not positions:
+        return
+    sizes = [batch.sizes[n] for n in positions]
+    if not bulk and small(sizes) and len(positions) == len(batch.inputs) and not batch.tries + batch.refusals:
+        batch.take_in(await coach(shared, endpoint, batch.task_settings, batch.input_type).ride(batch.inputs, sizes))
+        return
+    conversation = Conversation(shared, endpoint, bulk=bulk)
+    ratio = conversation.lane.ratio.bytes_per_token
+    requests = pack(sizes, endpoint.caps, budget_tokens(endpoint.rate_limit), ratio)
+    batch.on_keep = progress.checkpoint
+    try:
+        work = [embed_positions(conversation, batch, [positions[n] for n in each], batch.tried()) for each in requests]
+        await in_parallel(work)
+    finally:
+        batch.effort += conversation.effort
+
+
+def prepare(endpoint: Endpoint, texts: Any, overrides: Mapping[str, Any]) -> Batch:
+    """Check a call's inputs: what can never be sent fails here, alone.
+
+    Raises:
+        InputInvalid: ``texts`` is no list.
+    """
+    if isinstance(texts, str | Mapping):
+        texts = [texts]
+    if not isinstance(texts, Sequence) or isinstance(texts, bytes):
+        raise InputInvalid(f"[texts] must be a list of strings, not {type(texts).__name__}")
+    settings = {**endpoint.task_settings, **overrides}
+    input_type = settings.pop("input_type", None)
+    inputs: list[Any] = []
+    failures: dict[int, Failure] = {}
+    images = endpoint.task_type is TaskType.IMAGE_EMBEDDING
+    for n, given in enumerate(texts):
+        value, fault = _image(given) if images else _text(given, endpoint)
+        inputs.append(value)
+        if fault is not None:
+            failures[n] = Failure(n, *fault)
+    sizes = [_size(value) for value in inputs]
+    return Batch(inputs, sizes, input_type, settings, failures=failures)
+
+
+def _text(given: Any, endpoint: Endpoint) -> tuple[str, tuple[str, str] | None]:
+    text = given.get("text") if isinstance(given, Mapping) else given
+    if not isinstance(text, str):
+        return "", ("invalid_text", f"a text must be a string, not {type(text).__name__}")
+    if not text.strip():
+        return text, ("empty_text", "the text is empty or white space; services refuse such input")
+    if hopeless(text, endpoint.caps):
+        limit = endpoint.caps.input_tokens
+        return text, ("input_too_long", f"the text is far over the {limit} tokens of one input: chunk it first")
+    return text, None
+
+
+def _image(given: Any) -> tuple[Any, tuple[str, str] | None]:
+    if isinstance(given, Mapping) and isinstance(given.get("image"), str):
+        return dict(given), None
+    return given, ("invalid_image", 'an input must be a mapping such as {"image": "data:image/png;base64,..."}')
+
+
+def _size(value: Any) -> int:
+    return byte_length(value if isinstance(value, str) else str(value))
+
+
+def result(batch: Batch) -> EmbedResult:
+    """Put the rows together in input order."""
+    vectors = _vectors(batch)
+    failures = tuple(batch.failures[n] for n in sorted(batch.failures))
+    return EmbedResult(vectors, batch.usage, batch.model, failures, batch.effort)
+
+
+def _vectors(batch: Batch) -> NDArray[Any]:
+    if not batch.rows:
+        return empty_vectors(len(batch.inputs))
+    # What most have is right: one text's odd vector costs the others nothing.
+    shape = Counter(row.shape for row in batch.rows.values()).most_common(1)[0][0]
+    first = next(row for row in batch.rows.values() if row.shape == shape)
+    filler = np.nan if first.dtype.kind == "f" else 0
+    vectors = np.full((len(batch.inputs), first.shape[0]), filler, dtype=first.dtype)
+    for n, row in batch.rows.items():
+        if row.shape == first.shape:
+            vectors[n] = row
+            continue
+        batch.failures[n] = Failure(
+            n, "wrong_dimensions", f"{row.shape[0]} dimensions where others have {first.shape[0]}", attempts=1
+        )
+    return vectors

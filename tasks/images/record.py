@@ -1,0 +1,113 @@
+"""What is known of a task's image generation, kept in Redis: written before each step that must not be done twice.
+
+Before the submit stands ``submitting``. A worker that finds this in a message delivered again cannot know whether the
+submit reached the service, and so does not submit again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import orjson
+
+from penstock.workers.results.codec import decode, encode
+from penstock.workers.results.types import Effort, ImageResult
+from penstock.workers.runtime import Runtime
+
+Stage = Literal["submitting", "submitted", "answered", "done", "failed"]
+
+_OPERATION, _RESULT = "operation", "result"
+
+
+@dataclass
+class Operation:
+    """An image generation.
+
+    Args:
+        stage: ``submitting`` (the request may be on its way), ``submitted`` (the service works on it), ``answered``
+            (the images are known), ``done`` (and are where they shall be), ``failed``.
+        deadline: UNIX seconds after which it is given up.
+        operation_id, poll_url: the provider's; None for a synchronous answer.
+        times: UNIX seconds by state.
+        pace_s: seconds from the submit to the first look, by the service's word.
+        polls: requests for its state so far; ``troubles``: those without a good answer, in a row.
+        effort: what it cost.
+        error: arguments of the ``InferenceFailed`` that ended it.
+        result: the images, from ``answered`` on.
+    """
+
+    stage: Stage
+    deadline: float
+    operation_id: str | None = None
+    poll_url: str | None = None
+    times: dict[str, float] = field(default_factory=dict)
+    pace_s: float = 0.0
+    polls: int = 0
+    troubles: int = 0
+    effort: Effort = Effort()
+    error: list[Any] | None = None
+    result: ImageResult | None = None
+
+
+def record_key(prefix: str, task_id: str) -> str:
+    """Return the key of a task's record."""
+    return f"{prefix}image:{task_id}"
+
+
+class Record:
+    """The record of one task's operation.
+
+    Args:
+        runtime: this process's.
+        task_id: None keeps nothing: a direct call is not delivered again.
+        expires_s: seconds for which it is kept.
+    """
+
+    def __init__(self, runtime: Runtime, task_id: str | None, expires_s: float) -> None:
+        self._runtime, self._expires_s = runtime, round(expires_s)
+        self._key = record_key(runtime.settings.key_prefix, task_id) if task_id else None
+
+    async def load(self) -> Operation | None:
+        """Return what is known, None if nothing has been begun."""
+        if self._key is None:
+            return None
+        kept: dict[Any, Any] = await self._runtime.async_client().hgetall(self._key)
+        if not kept:
+            return None
+        fields = orjson.loads(kept[_OPERATION.encode()])
+        fields["effort"] = Effort(**fields["effort"])
+        packed = kept.get(_RESULT.encode())
+        return Operation(**fields, result=decode(packed) if packed else None)
+
+    async def claim(self, operation: Operation) -> bool:
+        """Write the operation down, unless another run has done so; returns whether it did."""
+        if self._key is None:
+            return True
+        client = self._runtime.async_client()
+        mine: Any = await client.hsetnx(self._key, _OPERATION, _pack(operation))
+        await client.expire(self._key, self._expires_s)
+        return bool(mine)
+
+    async def save(self, operation: Operation) -> None:
+        """Write the operation down."""
+        if self._key is None:
+            return
+        fields: dict[Any, Any] = {_OPERATION: _pack(operation)}
+        if operation.result is not None:
+            fields[_RESULT] = encode(operation.result)
+        async with self._runtime.async_client().pipeline(transaction=True) as pipe:
+            pipe.hset(self._key, mapping=fields)
+            pipe.expire(self._key, self._expires_s)
+            await pipe.execute()
+
+    async def forget(self) -> None:
+        """Take it down: nothing was submitted."""
+        if self._key is not None:
+            await self._runtime.async_client().delete(self._key)
+
+
+def _pack(operation: Operation) -> bytes:
+    fields = asdict(operation)
+    del fields["result"]
+    return orjson.dumps(fields)

@@ -1,0 +1,105 @@
+"""How a task's message came, and where it goes when the task cannot be done now."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from celery.exceptions import Ignore, Reject
+
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.names import BULK, INTERACTIVE, JobClass, parse_queue, queue_name
+from penstock.config.redis import is_redis
+from penstock.tasks.request.caller import parked, wait_for
+from penstock.workers.broker.delayed import operations_queue, set_aside
+from penstock.workers.lanes.lane import LaneClosed
+from penstock.workers.results.types import Effort
+from penstock.workers.runtime import Runtime
+
+
+class Delivery:
+    """One task's message.
+
+    Args:
+        runtime: this process's.
+        request: Celery's, of the task.
+    """
+
+    def __init__(self, runtime: Runtime, request: Any) -> None:
+        self._runtime = runtime
+        self.direct = bool(request.called_directly) or bool(getattr(request, "is_eager", False))
+        self.task_id: str | None = None if self.direct else request.id
+        info = request.delivery_info or {}
+        lane = parse_queue(info.get("routing_key") or "")
+        self.job_class: JobClass = lane[1] if lane else INTERACTIVE
+        self.redelivered = bool(info.get("redelivered")) and not self.direct
+        self._tag = (getattr(request, "properties", None) or {}).get("delivery_tag")
+        self._note = f"{runtime.settings.key_prefix}handed-back:{self.task_id}"
+
+    @property
+    def bulk(self) -> bool:
+        """Whether it is bulk work."""
+        return self.job_class == BULK
+
+    @property
+    def waits_here(self) -> bool:
+        """Whether a closed lane is waited for in the task: nobody takes a direct call's message back, and RabbitMQ,
+        which knows no lanes, would deliver it again at once."""
+        return self.direct or not self._gated
+
+    @property
+    def _gated(self) -> bool:
+        broker = self._runtime.settings.broker_url
+        return broker is None or is_redis(broker.get_secret_value())
+
+    async def earlier(self) -> Effort:
+        """Return what earlier runs of this task have cost.
+
+        One that ended without a word (its worker was killed) may have sent its request: it counts as possibly billed
+        twice.
+        """
+        if not self.redelivered:
+            return Effort()
+        return await self.noted() or Effort(retries=1, possibly_billed_twice=1)
+
+    async def noted(self) -> Effort | None:
+        """Return what had been spent when the message was handed back, None if it was not. It is told once."""
+        kept: Any = await self._runtime.async_client().getdel(self._note) if self.redelivered else None
+        return Effort(**orjson.loads(kept)) if kept else None
+
+    async def lane_closed(self, endpoint: Endpoint, closed: LaneClosed, effort: Effort) -> None:
+        """Go no further while the lane is closed; where nobody takes the message back, wait and return.
+
+        Raises:
+            LaneParked: to an interactive caller of a parked lane.
+            Reject: to Celery, which puts the message back on its queue, where it waits for the lane.
+        """
+        if closed.state == "parked" and not self.bulk:
+            raise parked(endpoint, closed) from None
+        if self.waits_here:
+            await asyncio.sleep(wait_for(closed))
+            return
+        expires_s = self._runtime.settings.result_expires_s
+        await self._runtime.async_client().set(self._note, orjson.dumps(vars(effort)), ex=expires_s)
+        raise Reject(f"handed back, the lane is {closed.state}", requeue=True)
+
+    async def look_again(self, endpoint: Endpoint, delay_s: float) -> None:
+        """Set the message aside; it comes back past the lane's gate. Where it cannot be set aside, wait here.
+
+        Raises:
+            Ignore: to Celery: this delivery has ended.
+        """
+        await self._set_aside(operations_queue(endpoint.inference_id), delay_s)
+
+    async def try_again(self, endpoint: Endpoint, delay_s: float) -> None:
+        """Set the message aside; it comes back to its lane, as after ``look_again``. Raises Ignore."""
+        await self._set_aside(queue_name(endpoint.inference_id, self.job_class), delay_s)
+
+    async def _set_aside(self, queue: str, delay_s: float) -> None:
+        prefix = self._runtime.settings.key_prefix
+        if self._tag and not self.waits_here:
+            client = self._runtime.async_client()
+            if await set_aside(client, prefix, self._tag, queue, delay_s):
+                raise Ignore("set aside until it is due")
+        await asyncio.sleep(delay_s)

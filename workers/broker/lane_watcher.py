@@ -1,0 +1,97 @@
+"""Which lanes a worker serves: those of all endpoints, and new ones within a second."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import redis
+from celery import bootsteps
+
+from penstock.config.endpoints.registry import Registry
+from penstock.config.errors import PenstockError
+from penstock.config.names import JOB_CLASSES, queue_name
+from penstock.config.redis import connect, state_url
+from penstock.config.settings import load_settings
+from penstock.workers.embedded.broker import urls
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.5
+
+
+class LaneWatcher(bootsteps.StartStopStep):
+    """A step of the worker's consumer: takes up the queues of endpoints as they come, and drops them as they go.
+
+    A worker that was told its queues (``-Q``) keeps to them; excluded ones (``-X``) are left alone.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._version: str | None = None
+        self._queues: set[str] = set()
+        self._leaving: set[str] = set()
+        self._entry: Any = None
+        self._registry: Registry | None = None
+
+    def include_if(self, consumer: Any) -> bool:
+        """Leave the step out of a worker that was told its queues."""
+        return bool(getattr(consumer.controller, "serves_all_lanes", True))
+
+    def start(self, consumer: Any) -> None:
+        """Look at once, then twice a second; again after each reconnection."""
+        self._version = None
+        self._queues.clear()
+        self.look(consumer)
+        self._entry = consumer.timer.call_repeatedly(LOOK_S, self.look, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        """Look no more."""
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            entry.cancel()
+
+    def look(self, consumer: Any) -> None:
+        """Compare the endpoints with the queues that are consumed; one cheap read while nothing has changed."""
+        try:
+            registry = self._registry or self._connect()
+            version = registry.version()
+            if version != self._version:
+                self._follow(consumer, registry)
+                self._version = version
+            self._leave_empty_queues(consumer)
+        except (PenstockError, redis.RedisError) as exc:
+            logger.warning("the endpoints cannot be read (%s); trying again", exc)
+
+    def _connect(self) -> Registry:
+        settings = load_settings()
+        found = urls(settings)
+        self._registry = Registry(connect(state_url(found.broker, found.results)), settings)
+        return self._registry
+
+    def _follow(self, consumer: Any, registry: Registry) -> None:
+        excluded: frozenset[str] = getattr(consumer.controller, "excluded_queues", frozenset())
+        ids = [endpoint.inference_id for endpoint in registry.list()]
+        wanted = {queue_name(each, job_class) for each in ids for job_class in JOB_CLASSES} - excluded
+        for queue in sorted(wanted - self._queues):
+            consumer.call_soon(consumer.add_task_queue, queue)
+        self._leaving = (self._leaving | self._queues) - wanted
+        self._queues = wanted | self._leaving
+
+    def _leave_empty_queues(self, consumer: Any) -> None:
+        """Drop the queues of deleted endpoints, once what was in them has been told that its endpoint is gone."""
+        for queue in sorted(self._leaving):
+            if _is_empty(consumer, queue):
+                consumer.call_soon(consumer.cancel_task_queue, queue)
+                self._leaving.discard(queue)
+                self._queues.discard(queue)
+
+
+def _is_empty(consumer: Any, queue: str) -> bool:
+    try:
+        declared = consumer.connection.default_channel.queue_declare(queue, passive=True)
+    except consumer.channel_errors:  # on Redis an empty queue is no queue
+        return True
+    return bool(declared.message_count == 0)

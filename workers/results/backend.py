@@ -1,0 +1,52 @@
+"""Celery's Redis result back end, patient inside the asyncio pool.
+
+A result is paid for: it is stored however long the back end is away. Celery can wait for it too, but sleeps in the
+calling thread, which in the asyncio pool is the loop's own: answers on their way would be read too late. Elsewhere (a
+web application that waits for a result) Celery's own behaviour stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery.backends.redis import RedisBackend
+
+from penstock.workers.pool.loop import running_in_pool, wait
+
+SCHEME = "penstock.workers.results.backend:Backend"
+
+
+def backend_url(url: str) -> str:
+    """Return the URL under which Celery finds this back end, for ``redis://`` and its kin."""
+    scheme, mark, rest = url.partition("://")
+    if not mark or scheme.lower() not in ("redis", "rediss", "redis+socket"):
+        return url
+    return f"{SCHEME}+{'socket' if scheme.lower() == 'redis+socket' else scheme.lower()}://{rest}"
+
+
+class Backend(RedisBackend):
+    """See the module."""
+
+    @property
+    def always_retry(self) -> bool:
+        """Whether to try again until it works: for work that is paid for."""
+        return running_in_pool()
+
+    @always_retry.setter
+    def always_retry(self, value: bool) -> None:
+        """Celery sets it from its own configuration."""
+
+    def _sleep(self, amount: float) -> None:
+        if running_in_pool():
+            wait(asyncio.sleep(amount))
+        else:
+            time.sleep(amount)
+
+    def ensure(self, fun: Callable[..., Any], args: Any, **policy: Any) -> Any:
+        """Call ``fun`` until it works; in the pool without holding up the loop."""
+        if running_in_pool():
+            return self._ensure_retryable(fun, *args)
+        return super().ensure(fun, args, **policy)
