@@ -170,7 +170,7 @@ def test_chunks_of_prose_cover_it_and_hold_no_more_words_than_allowed(text: str,
     assert chunks[-1][1] == len(text)
     for (before, end), (start, after) in pairwise(chunks):
         assert before <= start <= end <= after
-    # ICU may end a sentence inside a word ("mail.U.S.A.¸"), which then counts, as in Elasticsearch, for neither side.
+    # ICU may end a sentence inside a word ("mail.U.S.A." and a cedilla), which then counts, as in Elasticsearch, for neither side.
     whole = word_boundaries(text)
     assert all(count_words(text[start:end]) <= size for start, end in chunks if {start, end} <= whole)
 
