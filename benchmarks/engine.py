@@ -102,8 +102,8 @@ def _with_workers(folder: Path, corpus: Path, url: str, server: int, options: ar
         body = {"service": "openai", "service_settings": service_settings}
         Registry(client, settings).put("text_embedding", ENDPOINT, body)
         os.environ["PENSTOCK_BROKER_URL"] = urls.broker  # the backfill uses these workers and starts none
-        with workers(options.workers, settings) as crew:
-            pids = [member.process.pid for member in crew.members if member.process]
+        with workers(options.workers, settings) as group:
+            pids = [process_.process.pid for process_ in group.processes_ if process_.process]
             processes = {"workers": pids, "broker": [client.info("server")["process_id"]], "server": [server]}
             yield Bench(folder, corpus, url, options, processes)
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from penstock.config.settings import Settings, load_settings
 from penstock.workers.lanes.limiter import PACE
-from penstock.workers.processes.launcher import Crew, workers
+from penstock.workers.processes.launcher import ProcessGroup, workers
 from support.app import own_app, publish, put_endpoint
 from support.stand_in import StandIn
 from support.valkey import ValkeyServer
@@ -59,13 +59,13 @@ class Bench:
         return publish(self.app, name, calls)
 
     @contextlib.contextmanager
-    def workers(self, count: int, concurrency: int = 50) -> Iterator[Crew]:
+    def workers(self, count: int, concurrency: int = 50) -> Iterator[ProcessGroup]:
         """Have worker processes, ended at once at the end."""
-        with workers(count, self.settings, concurrency=concurrency) as crew:
+        with workers(count, self.settings, concurrency=concurrency) as group:
             try:
-                yield crew
+                yield group
             finally:
-                crew.stop(cold=True, grace_s=5)
+                group.stop(cold=True, grace_s=5)
 
     def close(self) -> None:
         """End all that was started."""

@@ -118,12 +118,12 @@ def killed(made: Bench) -> None:
     """Kill one of two workers that hold slow requests, with the default timeouts, and wait for all results."""
     server = made.stand_in(latency_ms=HELD_LATENCY_MS)
     made.put("docs", server, 60_000)
-    with made.workers(2) as crew:
+    with made.workers(2) as group:
         ids = made.publish("docs", [[f"text {n}"] for n in range(HELD)])
         while server.stats()["in_flight"] < HELD:
             time.sleep(0.02)
         begin = time.monotonic()
-        victim = crew.members[0]
+        victim = group.processes_[0]
         victim.kill()
         results = [made.app.AsyncResult(task_id).get(timeout=120) for task_id in ids]
         took = time.monotonic() - begin

@@ -125,7 +125,7 @@ def try_endpoint(inference_id: InferenceId, as_json: AsJson = False) -> None:
     settings = load_settings()
     with _registry(settings) as registry:
         endpoint = registry.get(inference_id)
-        found = _verified(endpoint, settings)
+        found = _verified(endpoint)
     if as_json:
         output.print_json({"inference_id": inference_id, **found})
     else:
@@ -151,16 +151,16 @@ def _read_body(file: str) -> Any:
     return fill_variables(parse_document(data, file), file)
 
 
-def _verified(endpoint: Endpoint, settings: Settings) -> dict[str, Any]:
+def _verified(endpoint: Endpoint) -> dict[str, Any]:
     from penstock.tasks.request.verify import verify
 
     with output.err.status(f"one test call to {endpoint.inference_id} ..."):
-        return verify(endpoint, settings)
+        return verify(endpoint)
 
 
 def _tried(endpoint: Endpoint, settings: Settings) -> dict[str, Any]:
     try:
-        return _verified(endpoint, settings)
+        return _verified(endpoint)
     except InferenceFailed as exc:
         raise InferenceFailed(f"{exc}. Nothing was stored; --no-verify stores it untried", *exc.args[1:]) from None
 
@@ -172,7 +172,7 @@ def _list(as_json: bool) -> None:
     if as_json:
         output.print_json({"endpoints": shown})
     elif not endpoints:
-        output.say("no endpoints yet: `penstock endpoint put TASK_TYPE ID --file F` makes one")
+        output.note("no endpoints yet: `penstock endpoint put TASK_TYPE ID --file F` makes one")
     else:
         output.print_table(["id", "task type", "service", "model", "limit", "address"], [_row(e) for e in endpoints])
 

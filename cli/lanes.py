@@ -70,7 +70,7 @@ def _watch(client: redis.Redis, settings: Settings, registry: Registry, interval
 
 def _print(rows: list[dict[str, Any]]) -> None:
     if not rows:
-        output.say("no lanes: there is no endpoint yet; see `penstock endpoint put --help`")
+        output.note("no lanes: there is no endpoint yet; see `penstock endpoint put --help`")
         return
     output.print_table(COLUMNS, [_cells(row) for row in rows])
 

@@ -25,7 +25,7 @@ from penstock.config.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
-class Entry:
+class CommandEntry:
     """One command: the module that has it, a line for ``--help``, examples for its own help."""
 
     module: str
@@ -36,20 +36,20 @@ class Entry:
 
 START, ENDPOINTS, ONE, MANY, RUN = "Start here", "Endpoints", "One task", "A corpus", "Run and watch"
 
-COMMANDS: dict[str, Entry] = {
-    "demo": Entry(
+COMMANDS: dict[str, CommandEntry] = {
+    "demo": CommandEntry(
         "penstock.cli.demo.command",
         "A real corpus to vectors in a minute: no key, no server.",
         ("penstock demo", 'penstock demo --ask "read a zip archive"'),
         START,
     ),
-    "config": Entry(
+    "config": CommandEntry(
         "penstock.cli.config",
         "Every setting: its variable, its value, where that came from.",
         ("penstock config", "PENSTOCK_CONCURRENCY=50 penstock config --json"),
         START,
     ),
-    "endpoint": Entry(
+    "endpoint": CommandEntry(
         "penstock.cli.endpoint",
         "Inference endpoints: put, get, list, delete, test.",
         (
@@ -59,49 +59,49 @@ COMMANDS: dict[str, Entry] = {
         ),
         ENDPOINTS,
     ),
-    "lanes": Entry(
+    "lanes": CommandEntry(
         "penstock.cli.lanes",
         "The lanes: quota used, waiting, in flight, cooling, parked.",
         ("penstock lanes", "penstock lanes --watch"),
         ENDPOINTS,
     ),
-    "lane": Entry(
+    "lane": CommandEntry(
         "penstock.cli.lane",
         "Pause or resume a lane.",
         ("penstock lane pause docs-embeddings", "penstock lane resume docs-embeddings"),
         ENDPOINTS,
     ),
-    "chunk": Entry(
+    "chunk": CommandEntry(
         "penstock.cli.call.chunk",
         "Split a text by an endpoint's chunking settings.",
         ("penstock chunk docs-embeddings - < README.md", "penstock chunk docs-embeddings - --json < README.md"),
         ONE,
     ),
-    "embed": Entry(
+    "embed": CommandEntry(
         "penstock.cli.call.embed",
         "Embed one text and print its vector.",
         ('penstock embed docs-embeddings "a gated pipe"', "penstock embed docs-embeddings - --json < text.txt"),
         ONE,
     ),
-    "complete": Entry(
+    "complete": CommandEntry(
         "penstock.cli.call.complete",
         "Complete one prompt and print the answer.",
         ('penstock complete chat "What is a penstock?"', 'penstock complete chat "Tell me more" --stream'),
         ONE,
     ),
-    "image": Entry(
+    "image": CommandEntry(
         "penstock.cli.call.image",
         "Generate images from a prompt.",
         ('penstock image pictures "An avocado chair"', 'penstock image pictures "An avocado chair" --out images/'),
         ONE,
     ),
-    "plan": Entry(
+    "plan": CommandEntry(
         "penstock.cli.backfill.plan",
         "Dry run of a backfill: documents, chunks, tokens, minutes, cost.",
         ("penstock plan corpus.parquet --endpoint docs-embeddings",),
         MANY,
     ),
-    "backfill": Entry(
+    "backfill": CommandEntry(
         "penstock.cli.backfill.run",
         "A corpus to vectors; kill it, run it again, it goes on.",
         (
@@ -110,25 +110,25 @@ COMMANDS: dict[str, Entry] = {
         ),
         MANY,
     ),
-    "jobs": Entry(
+    "jobs": CommandEntry(
         "penstock.cli.backfill.jobs",
         "Backfills: list them, show one.",
         ("penstock jobs list", "penstock jobs show vectors"),
         MANY,
     ),
-    "worker": Entry(
+    "worker": CommandEntry(
         "penstock.cli.worker",
         "Run workers for the lanes.",
         ("penstock worker", "penstock worker --processes 4 --concurrency 200"),
         RUN,
     ),
-    "flower": Entry(
+    "flower": CommandEntry(
         "penstock.cli.flower",
         "Open Flower on the same broker.",
         ("penstock flower", "penstock flower --port 5566"),
         RUN,
     ),
-    "stand-in": Entry(
+    "stand-in": CommandEntry(
         "penstock.stand_in.command",
         "A stand-in for a service, with its limits and faults, for trying things out.",
         (
@@ -186,7 +186,7 @@ class Commands(TyperGroup):
         )
 
 
-def load(name: str, entry: Entry) -> Any:
+def load(name: str, entry: CommandEntry) -> Any:
     """Import a command and return it as click's object, its examples added to its help.
 
     Raises:
@@ -224,7 +224,7 @@ def _single(name: str, function: Any) -> typer.Typer:
     return app
 
 
-def _stub(name: str, entry: Entry) -> Any:
+def _stub(name: str, entry: CommandEntry) -> Any:
     def stub() -> None:
         """Stand for a command that cannot be imported."""
 
@@ -233,7 +233,7 @@ def _stub(name: str, entry: Entry) -> Any:
     return command
 
 
-def _examples(entry: Entry) -> str:
+def _examples(entry: CommandEntry) -> str:
     return "[bold]Examples[/]\n" + "\n".join(f"  {line}" for line in entry.examples)
 
 

@@ -52,7 +52,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def say(message: str, style: str = "") -> None:
+def note(message: str, style: str = "") -> None:
     """Print one line for people on stderr, whatever its length; stdout stays free for data."""
     err.print(Text(message, style=style), soft_wrap=True)
 
@@ -95,7 +95,7 @@ def run(command: Callable[[], object], *, show_traceback: Callable[[], bool] = l
     except typer.Exit as exc:
         return exc.exit_code
     except KeyboardInterrupt:
-        say("interrupted", "yellow")
+        note("interrupted", "yellow")
         return INTERRUPTED
     except PenstockError as exc:
         return _report(exc)

@@ -18,11 +18,11 @@ from penstock.config.endpoints.registry import Registry
 from penstock.config.redis import connect, state_url
 from penstock.config.settings import Settings, load_settings
 from penstock.workers.embedded.broker import Urls, broker
-from penstock.workers.processes.launcher import Crew, WorkersFailed, roles
+from penstock.workers.processes.launcher import ProcessGroup, WorkersFailed, roles
 
 POLL_S = 0.2
 # What the command does at the first, second and third request to stop.
-_STAGES: tuple[tuple[int, str], ...] = (
+_STEPS: tuple[tuple[int, str], ...] = (
     (signal.SIGTERM, "finishing what is in flight; again: hand it back and stop at once"),
     (signal.SIGQUIT, "handing back what is in flight; again: kill"),
     (signal.SIGKILL, "killed"),
@@ -69,7 +69,7 @@ def command(
         )
         if not planned:
             raise typer.BadParameter("0 processes and 0 chunkers are nothing to run", param_hint="--processes")
-        code = _run(Crew(planned, _prefixed(max(len(role.name) for role in planned))), grace)
+        code = _run(ProcessGroup(planned, _prefixed(max(len(role.name) for role in planned))), grace)
     raise typer.Exit(code)
 
 
@@ -82,35 +82,35 @@ def _check_lanes(lanes: list[str], settings: Settings, found: Urls) -> None:
             registry.find(lane)
 
 
-def _run(crew: Crew, grace_s: float) -> int:
+def _run(group: ProcessGroup, grace_s: float) -> int:
     """Run a crew until it is asked to stop. Returns the exit code."""
     asked: list[int] = []
     # Before the processes start: a signal that comes at once is heeded too.
     previous = _on_signals(asked.append)
-    stages = _Stages(crew, grace_s)
+    steps = _ShutdownSteps(group, grace_s)
     try:
-        crew.start()
+        group.start()
         announced = False
-        while not crew.wait(POLL_S):
-            if crew.ready and not announced:
+        while not group.wait(POLL_S):
+            if group.ready and not announced:
                 announced = True
-                output.say(f"{len(crew.members)} processes take tasks; Ctrl-C to stop", "green")
-            if crew.hopeless and not asked:
-                raise WorkersFailed(f"{crew.hopeless} crashes each time it starts; its last lines above say why")
-            stages.follow(asked)
+                output.note(f"{len(group.processes)} processes take tasks; Ctrl-C to stop", "green")
+            if group.crash_looping and not asked:
+                raise WorkersFailed(f"{group.crash_looping} crashes each time it starts; its last lines above say why")
+            steps.follow(asked)
     finally:
-        crew.stop(cold=True, grace_s=5)
+        group.stop(cold=True, grace_s=5)
         for number, handler in previous.items():
             signal.signal(number, handler)
     return output.INTERRUPTED if asked and asked[0] == signal.SIGINT else output.DONE
 
 
-class _Stages:
+class _ShutdownSteps:
     """How a crew is stopped: kindly, then, when asked again or after a time, less so."""
 
-    def __init__(self, crew: Crew, grace_s: float) -> None:
-        self._crew, self._grace_s = crew, grace_s
-        self._told = 0
+    def __init__(self, group: ProcessGroup, grace_s: float) -> None:
+        self._group, self._grace_s = group, grace_s
+        self._announced = 0
         self._heeded = 0
         self._since = 0.0
 
@@ -119,16 +119,16 @@ class _Stages:
         while self._heeded < len(asked):
             self._take(1 if asked[self._heeded] == signal.SIGQUIT else 0)
             self._heeded += 1
-        if self._told == 1 and time.monotonic() - self._since > self._grace_s:
+        if self._announced == 1 and time.monotonic() - self._since > self._grace_s:
             self._take(1)
 
     def _take(self, at_least: int) -> None:
-        stage = max(self._told, at_least)
-        if stage < len(_STAGES):
-            number, message = _STAGES[stage]
-            output.say(message, "yellow")
-            self._crew.signal(number)
-            self._told, self._since = stage + 1, time.monotonic()
+        step = max(self._announced, at_least)
+        if step < len(_STEPS):
+            number, message = _STEPS[step]
+            output.note(message, "yellow")
+            self._group.signal(number)
+            self._announced, self._since = step + 1, time.monotonic()
 
 
 def _on_signals(heed: Callable[[int], None]) -> dict[int, Any]:

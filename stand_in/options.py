@@ -204,11 +204,13 @@ def options(values: Mapping[str, Any]) -> Options:
     try:
         return Options(**values)
     except ValidationError as exc:
-        faults = [_told(error["loc"], error["msg"]) for error in exc.errors(include_url=False, include_input=False)]
+        faults = [
+            _explained(error["loc"], error["msg"]) for error in exc.errors(include_url=False, include_input=False)
+        ]
         raise ConfigurationError("; ".join(faults)) from exc
 
 
-def _told(place: tuple[int | str, ...], message: str) -> str:
+def _explained(place: tuple[int | str, ...], message: str) -> str:
     name = "--" + str(place[0]).replace("_", "-")
     if message == "Extra inputs are not permitted":
         return f"there is no option {name}: `penstock stand-in --help` lists them"

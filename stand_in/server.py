@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -54,10 +53,3 @@ async def listening(options: Options, host: str = "127.0.0.1", port: int = 0) ->
         yield f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
     finally:
         await runner.cleanup()
-
-
-async def serve_until(options: Options, host: str, port: int, stop: asyncio.Event, ready: asyncio.Future[str]) -> None:
-    """Serve until ``stop`` is set; ``ready`` gets the URL once it listens."""
-    async with listening(options, host, port) as url:
-        ready.set_result(url)
-        await stop.wait()

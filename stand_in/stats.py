@@ -89,7 +89,7 @@ class Stats:
     def __post_init__(self) -> None:
         self.billing = Billing(self.track_texts)
 
-    def arrived(self, now: float, path: str, key: str) -> int:
+    def result(self, now: float, path: str, key: str) -> int:
         """Count a request that has come; returns its number, from 1. Keys are kept as hashes only."""
         self.requests += 1
         self.in_flight += 1

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 MAX_DIMENSIONS = 1 << 16
 
 _FEATURES = 16  # of one word: itself and at most 15 trigrams, so that all words fit one rectangular table
-_PIECE = 6  # longer words, and text without spaces, are cut into overlapping pieces of so many characters
+_PART = 6  # longer words, and text without spaces, are cut into overlapping pieces of so many characters
 _MAX_WORDS = 400_000  # the table is forgotten when it has so many: 80 MB
 _WORDS = re.compile(r"[^\W_]+")
 _COMMON_WORDS = (
@@ -90,13 +90,13 @@ def _split(text: str) -> list[str]:
         return [text[start : start + 2] for start in range(min(len(text), 512))] or ["\0"]
     if max(map(len, words)) < _FEATURES:
         return words
-    pieces: list[str] = []
+    parts: list[str] = []
     for word in words:
         if len(word) < _FEATURES:
-            pieces.append(word)
+            parts.append(word)
         else:
-            pieces.extend(word[start : start + _PIECE] for start in range(len(word) - _PIECE + 1))
-    return pieces
+            parts.extend(word[start : start + _PART] for start in range(len(word) - _PART + 1))
+    return parts
 
 
 def _fingerprints(texts: Sequence[str], dimensions: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -55,7 +55,7 @@ def join_embedded_broker(instance: Any, conf: Any, **_: Any) -> None:
 
 
 @signals.worker_init.connect(weak=False)
-def heed_command_line(sender: Any, **_: Any) -> None:
+def apply_command_line(sender: Any, **_: Any) -> None:
     """Tell what the command line said itself from what our configuration put in its place."""
     if not hasattr(sender.app, _MARK):
         return

@@ -17,7 +17,7 @@ from penstock.config.endpoints.registry import Registry
 from penstock.config.redis import connect, state_url
 from penstock.config.settings import load_settings
 from penstock.tasks.backfill.plan.forecast import Forecast, forecast
-from penstock.tasks.backfill.plan.job import Job
+from penstock.tasks.backfill.plan.job import BackfillJob
 from penstock.tasks.backfill.sources import open_source
 from penstock.workers.embedded.broker import broker
 
@@ -42,7 +42,7 @@ def command(
     corpus = open_source(source, text_field, id_field)
     with broker(settings) as urls:
         target = Registry(connect(state_url(urls.broker, urls.results)), settings).get(endpoint)
-    sums = forecast(Job(corpus, target, Path(), not no_chunk), price, _progress())
+    sums = forecast(BackfillJob(corpus, target, Path(), not no_chunk), price, _progress())
     if as_json:
         output.print_json(asdict(sums))
         return
@@ -51,13 +51,13 @@ def command(
 
 def _progress() -> Callable[[Forecast], None]:
     """Return a watcher that tells every few seconds how far the reading is, on stderr."""
-    told = time.monotonic()
+    shown = time.monotonic()
 
     def tell(sums: Forecast) -> None:
-        nonlocal told
-        if time.monotonic() - told > 3:
-            told = time.monotonic()
-            output.say(f"{sums.documents:,} documents, {sums.chunks:,} chunks read")
+        nonlocal shown
+        if time.monotonic() - shown > 3:
+            shown = time.monotonic()
+            output.note(f"{sums.documents:,} documents, {sums.chunks:,} chunks read")
 
     return tell
 

@@ -16,9 +16,9 @@ from penstock.config.endpoints.registry import Registry
 from penstock.config.names import BULK, queue_name
 from penstock.config.redis import connect, is_redis, state_url
 from penstock.config.settings import Settings, load_settings
-from penstock.tasks.backfill.dispatch.pending import Unknown, Whereabouts
-from penstock.tasks.backfill.plan.job import Job
-from penstock.tasks.backfill.run import Ended, Interrupted, Surroundings, run_backfill
+from penstock.tasks.backfill.dispatch.pending import PendingMessages, UnknownMessages
+from penstock.tasks.backfill.plan.job import BackfillJob
+from penstock.tasks.backfill.run import Interrupted, RunContext, RunResult, run_backfill
 from penstock.tasks.backfill.sources import open_source
 from penstock.workers.embedded.broker import Urls, broker
 
@@ -70,17 +70,17 @@ def command(
     console = output.err if as_json else output.out
     with broker(settings) as urls:
         lanes = connect(state_url(urls.broker, urls.results))
-        job = Job(corpus, Registry(lanes, settings).get(endpoint), out, not no_chunk, not no_text, name, weight)
-        surroundings = _surroundings(job, settings, urls, processes)
+        job = BackfillJob(corpus, Registry(lanes, settings).get(endpoint), out, not no_chunk, not no_text, name, weight)
+        run_context = _run_context(job, settings, urls, processes)
         title = f"{corpus.name} to {out}/ by {endpoint}"
         _calm_collector()
         try:
             with shown(console, title) as watch:
-                ended = run_backfill(job, surroundings, watch)
+                result = run_backfill(job, run_context, watch)
         except Interrupted:
-            output.say("Interrupted; nothing is lost. Run the same command again to go on.", "yellow")
+            output.note("Interrupted; nothing is lost. Run the same command again to go on.", "yellow")
             raise typer.Exit(output.INTERRUPTED) from None
-    _conclude(ended, out, as_json)
+    _conclude(result, out, as_json)
 
 
 def _calm_collector() -> None:
@@ -92,17 +92,17 @@ def _calm_collector() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-def _surroundings(job: Job, settings: Settings, urls: Urls, processes: int | None) -> Surroundings:
+def _run_context(job: BackfillJob, settings: Settings, urls: Urls, processes: int | None) -> RunContext:
     from penstock.workers.app import app
 
     redis_broker = is_redis(urls.broker)
     queue = queue_name(job.endpoint.inference_id, BULK)
     own = processes if processes is not None else (DEFAULT_PROCESSES if settings.broker_url is None else 0)
-    return Surroundings(
+    return RunContext(
         app,
         connect(urls.results),
         connect(state_url(urls.broker, urls.results)),
-        Whereabouts(connect(urls.broker), settings, queue) if redis_broker else Unknown(),
+        PendingMessages(connect(urls.broker), settings, queue) if redis_broker else UnknownMessages(),
         settings,
         _starting(own, settings),
         f"The workers do not answer; see their logs in {settings.home / 'logs'}."
@@ -122,16 +122,16 @@ def _starting(count: int, settings: Settings) -> Callable[[], AbstractContextMan
     return start
 
 
-def _conclude(ended: Ended, out: Path, as_json: bool) -> None:
-    report = ended.report
+def _conclude(result: RunResult, out: Path, as_json: bool) -> None:
+    report = result.report
     if as_json:
         output.print_json(report)
     else:
-        before = "Finished before; nothing was done now. " if ended.before else "Done: "
+        before = "Finished before; nothing was done now. " if result.before else "Done: "
         output.out.print(f"{before}{summary(report)}.", markup=False, soft_wrap=True)
         output.out.print(f"Vectors in {out}/part-*.parquet, counts in {out}/report.json.", markup=False, soft_wrap=True)
-    if ended.repeated_ids and not ended.before:
-        output.warn(f"at least {ended.repeated_ids:,} rows have an id that an earlier row has; each was kept")
+    if result.repeated_ids and not result.before:
+        output.warn(f"at least {result.repeated_ids:,} rows have an id that an earlier row has; each was kept")
     if report["failed"]:
         output.warn(f"{report['failed']:,} could not be done; see {out}/failed.jsonl")
         raise typer.Exit(output.FAILED)

@@ -52,7 +52,7 @@ def _find(inference_id: str) -> Endpoint:
 
 def _read_stdin() -> str:
     if sys.stdin.isatty():
-        output.say("reading the text from the terminal; Ctrl-D ends it")
+        output.note("reading the text from the terminal; Ctrl-D ends it")
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as exc:

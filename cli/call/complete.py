@@ -10,7 +10,7 @@ import typer
 from celery.result import AsyncResult
 
 from penstock.cli import output
-from penstock.cli.call.task_client import PATIENCE_S, Desk, desk, read_settings, read_text
+from penstock.cli.call.task_client import PATIENCE_S, TaskClient, read_settings, read_text, task_client
 from penstock.cli.options import AsJson, InferenceId, VendorSettings
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import CutStream, InputInvalid
@@ -41,7 +41,7 @@ def command(
     overrides = read_settings(settings or [])
     if max_tokens is not None:
         overrides["max_tokens"] = max_tokens
-    with desk(inference_id, (TaskType.COMPLETION, TaskType.CHAT_COMPLETION)) as found:
+    with task_client(inference_id, (TaskType.COMPLETION, TaskType.CHAT_COMPLETION)) as found:
         streams = found.endpoint.task_type is TaskType.CHAT_COMPLETION if stream is None else stream
         streams = streams and not as_json
         result = found.send("complete", given, stream=streams, **overrides)
@@ -54,7 +54,7 @@ def command(
     _print(answer, as_json=as_json, streamed=streams)
 
 
-def _print_stream(found: Desk, result: AsyncResult) -> None:
+def _print_stream(found: TaskClient, result: AsyncResult) -> None:
     """Print the first choice as it comes; others are printed at the end."""
     from penstock.tasks.completion.streaming import StreamTimedOut, stream
 
@@ -100,4 +100,4 @@ def _print(answer: CompleteResult, *, as_json: bool, streamed: bool) -> None:
     if answer.finish_reason not in ("stop", None):
         output.warn(f"the answer ended for its {answer.finish_reason}")
     parts = [answer.model, f"{answer.usage.total_tokens} tokens" if answer.usage.total_tokens else ""]
-    output.say(", ".join(part for part in parts if part), "dim")
+    output.note(", ".join(part for part in parts if part), "dim")

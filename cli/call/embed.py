@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from penstock.cli import output
-from penstock.cli.call.task_client import desk, read_text
+from penstock.cli.call.task_client import read_text, task_client
 from penstock.cli.options import InferenceId
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import InputInvalid
@@ -35,7 +35,7 @@ def command(
         raise InputInvalid("there is nothing to embed: give a text, or lines on stdin")
     if sum(map(byte_length, texts)) > MOST_BYTES:
         raise InputInvalid(f"this is for up to {MOST_BYTES:,} bytes of text: use `penstock backfill`")
-    with desk(inference_id, (TaskType.TEXT_EMBEDDING,)) as found:
+    with task_client(inference_id, (TaskType.TEXT_EMBEDDING,)) as found:
         overrides = {"input_type": input_type} if input_type else {}
         with output.err.status("embedding ..."):
             result: EmbedResult = found.wait(found.send("embed", texts, **overrides))
@@ -72,4 +72,4 @@ def _print(texts: list[str], result: EmbedResult) -> None:
     output.print_table(["n", "text", "vector"], rows)
     dimensions = f"{result.vectors.shape[1]} dimensions"
     tokens = f"{result.usage.total_tokens} tokens" if result.usage.total_tokens else ""
-    output.say(", ".join(part for part in (result.model, dimensions, tokens) if part), "dim")
+    output.note(", ".join(part for part in (result.model, dimensions, tokens) if part), "dim")

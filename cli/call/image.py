@@ -14,7 +14,7 @@ from celery.result import AsyncResult
 from rich.status import Status
 
 from penstock.cli import output
-from penstock.cli.call.task_client import desk, read_settings, read_text
+from penstock.cli.call.task_client import read_settings, read_text, task_client
 from penstock.cli.options import AsJson, InferenceId, VendorSettings
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType, load_service
@@ -38,7 +38,7 @@ def command(
     """Generate images from a prompt. Without --out their URLs are printed."""
     text = read_text(prompt)
     overrides = read_settings(settings or [])
-    with desk(inference_id, (TaskType.IMAGE_GENERATION,)) as found:
+    with task_client(inference_id, (TaskType.IMAGE_GENERATION,)) as found:
         where = _where(out)
         task = found.send("generate_image", text, n=n, size=size, deadline_s=deadline, **overrides)
         with _progress(task) as tick:
@@ -94,7 +94,7 @@ def _tell(status: Status, seen: list[str], state: str, name: str | None, seconds
     if output.err.is_terminal:
         status.update(f"{words}, {seconds:.0f} s")
     elif words != seen[0]:
-        output.say(words)
+        output.note(words)
     seen[0] = words
 
 

@@ -24,7 +24,7 @@ from penstock.config.errors import InputInvalid, PenstockError, WrongTaskType
 from penstock.config.redis import connect, state_url
 from penstock.config.settings import Settings, load_settings
 from penstock.workers.embedded.broker import broker
-from penstock.workers.processes.launcher import Crew, WorkersFailed, workers
+from penstock.workers.processes.launcher import ProcessGroup, WorkersFailed, workers
 
 TICK_S = 0.2
 #: Seconds without a result after which it is asked whether any worker runs.
@@ -33,13 +33,13 @@ PATIENCE_S = 5.0
 CONCURRENCY = 8
 
 
-class Desk:
+class TaskClient:
     """Where a command sends its tasks."""
 
-    def __init__(self, endpoint: Endpoint, settings: Settings, crew: Crew | None) -> None:
+    def __init__(self, endpoint: Endpoint, settings: Settings, group: ProcessGroup | None) -> None:
         from penstock.workers.app import app
 
-        self.endpoint, self.settings, self._crew = endpoint, settings, crew
+        self.endpoint, self.settings, self._group = endpoint, settings, group
         self._app: Any = app
         self._asked = False
 
@@ -67,11 +67,11 @@ class Desk:
         Raises:
             WorkersFailed: our own worker crashes each time.
         """
-        if self._crew is not None and self._crew.hopeless:
+        if self._group is not None and self._group.crash_looping:
             raise WorkersFailed(
                 f"the worker crashes each time it starts; its logs are in {self.settings.home / 'logs'}"
             )
-        if self._crew is None and not self._asked and waited_s > PATIENCE_S:
+        if self._group is None and not self._asked and waited_s > PATIENCE_S:
             self._asked = True
             if not self._app.control.ping(timeout=1.0):
                 output.warn("no worker answers: the task waits in the broker until one runs (`penstock worker`)")
@@ -93,7 +93,7 @@ class Desk:
 
 
 @contextlib.contextmanager
-def desk(inference_id: str, task_types: Sequence[TaskType]) -> Iterator[Desk]:
+def task_client(inference_id: str, task_types: Sequence[TaskType]) -> Iterator[TaskClient]:
     """Have what one task needs inside the block.
 
     Raises:
@@ -110,11 +110,11 @@ def desk(inference_id: str, task_types: Sequence[TaskType]) -> Iterator[Desk]:
                 f"[{inference_id}] is a {endpoint.task_type} endpoint: this needs one of type "
                 f"{' or '.join(task_types)}; see `penstock endpoint list`"
             )
-        crew = None
+        group = None
         if settings.broker_url is None:
             with output.err.status("starting a worker ..."):
-                crew = stack.enter_context(workers(1, settings, concurrency=CONCURRENCY, lanes=[inference_id]))
-        yield Desk(endpoint, settings, crew)
+                group = stack.enter_context(workers(1, settings, concurrency=CONCURRENCY, lanes=[inference_id]))
+        yield TaskClient(endpoint, settings, group)
 
 
 def read_text(given: str) -> str:
@@ -126,7 +126,7 @@ def read_text(given: str) -> str:
     if given != "-":
         return given
     if sys.stdin.isatty():
-        output.say("reading from the terminal; Ctrl-D ends it")
+        output.note("reading from the terminal; Ctrl-D ends it")
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as exc:

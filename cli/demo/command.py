@@ -18,16 +18,24 @@ from rich.console import Console
 from penstock.cli import output
 from penstock.cli.backfill.view import shown
 from penstock.cli.demo.corpus import Passage, standard_library
-from penstock.cli.demo.environment import ENDPOINT, PROCESSES, REQUESTS, TOKENS, Stage, own_home, staged
+from penstock.cli.demo.environment import (
+    ENDPOINT,
+    PROCESSES,
+    REQUESTS,
+    TOKENS,
+    DemoEnvironment,
+    demo_environment,
+    own_home,
+)
 from penstock.cli.demo.search import Passages
-from penstock.cli.demo.summary import Answer, as_dictionary, show_answers, show_facts, show_summary
+from penstock.cli.demo.summary import SearchAnswer, as_dictionary, show_answers, show_facts, show_summary
 from penstock.config.endpoints.registry import Registry
 from penstock.config.errors import InputInvalid
 from penstock.config.names import BULK, queue_name
 from penstock.config.redis import connect
-from penstock.tasks.backfill.dispatch.pending import Whereabouts
-from penstock.tasks.backfill.plan.job import Job
-from penstock.tasks.backfill.run import Surroundings, run_backfill
+from penstock.tasks.backfill.dispatch.pending import PendingMessages
+from penstock.tasks.backfill.plan.job import BackfillJob
+from penstock.tasks.backfill.run import RunContext, run_backfill
 from penstock.tasks.backfill.sources import open_source
 
 QUESTIONS = ("read a zip archive", "wait for a coroutine with a timeout", "convert a date to ISO format")
@@ -58,11 +66,11 @@ def command(
         target = folder / "vectors" if out is None else out.resolve()
         with console.status("reading a corpus, starting a broker, an endpoint and workers ..."):
             documents = _write_corpus(folder / "corpus.jsonl")
-            stage = stack.enter_context(staged(folder))
+            environment = stack.enter_context(demo_environment(folder))
         show_facts(console, _facts(documents))
-        report = _backfill(stage, folder / "corpus.jsonl", target, console)
+        report = _backfill(environment, folder / "corpus.jsonl", target, console)
         answers = _answers(ask or QUESTIONS, Passages(target))
-        summary = as_dictionary(report, stage.served(), answers, target, time.monotonic() - began)
+        summary = as_dictionary(report, environment.served(), answers, target, time.monotonic() - began)
         if as_json:
             output.print_json(summary)
         else:
@@ -90,20 +98,25 @@ def _facts(documents: int) -> list[tuple[str, str]]:
     ]
 
 
-def _backfill(stage: Stage, corpus: Path, target: Path, console: Console) -> Mapping[str, Any]:
+def _backfill(environment: DemoEnvironment, corpus: Path, target: Path, console: Console) -> Mapping[str, Any]:
     from penstock.workers.app import app
 
-    redis = connect(stage.urls.broker)
-    job = Job(open_source(str(corpus)), Registry(redis, stage.settings).get(ENDPOINT), target)
-    seeker = Whereabouts(redis, stage.settings, queue_name(ENDPOINT, BULK))
-    around = Surroundings(
-        app, redis, redis, seeker, stage.settings, no_workers=f"The workers do not answer: see {stage.settings.home}"
+    redis = connect(environment.urls.broker)
+    job = BackfillJob(open_source(str(corpus)), Registry(redis, environment.settings).get(ENDPOINT), target)
+    seeker = PendingMessages(redis, environment.settings, queue_name(ENDPOINT, BULK))
+    context = RunContext(
+        app,
+        redis,
+        redis,
+        seeker,
+        environment.settings,
+        no_workers=f"The workers do not answer: see {environment.settings.home}",
     )
     with shown(console, f"backfill of {corpus.name} by {ENDPOINT}") as watch:
-        return run_backfill(job, around, watch).report
+        return run_backfill(job, context, watch).report
 
 
-def _answers(questions: Sequence[str], passages: Passages) -> list[Answer]:
+def _answers(questions: Sequence[str], passages: Passages) -> list[SearchAnswer]:
     """Embed the questions as a web application would, and find the passages nearest to them."""
     from penstock.tasks import embed
 
@@ -111,7 +124,7 @@ def _answers(questions: Sequence[str], passages: Passages) -> list[Answer]:
     for failure in result.failures:
         raise InputInvalid(f"--ask: {questions[failure.index]!r}: {failure.message}")
     return [
-        Answer(question, passages.nearest(vector, HITS))
+        SearchAnswer(question, passages.nearest(vector, HITS))
         for question, vector in zip(questions, result.vectors, strict=True)
     ]
 

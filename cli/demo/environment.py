@@ -36,7 +36,7 @@ _READY_S = 30.0
 
 
 @dataclass(frozen=True)
-class Stage:
+class DemoEnvironment:
     """What the demo plays on. ``url`` is the stand-in's."""
 
     settings: Settings
@@ -50,7 +50,7 @@ class Stage:
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Stage]:
+def demo_environment(folder: Path) -> Iterator[DemoEnvironment]:
     """Have all of it, in this process's ``PENSTOCK_HOME``.
 
     Args:
@@ -67,7 +67,7 @@ def staged(folder: Path) -> Iterator[Stage]:
         with connect(urls.broker) as client:
             Registry(client, settings).put("text_embedding", ENDPOINT, _body(url))
         with workers(PROCESSES, settings):
-            yield Stage(settings, urls, url)
+            yield DemoEnvironment(settings, urls, url)
 
 
 def _body(url: str) -> dict[str, Any]:
@@ -150,6 +150,6 @@ def _url(process: subprocess.Popen[bytes], log: Path) -> str:
     ready, _, _ = select.select([process.stdout], [], [], _READY_S)
     line = process.stdout.readline() if ready else b""
     if not line.startswith(b"{"):
-        said = log.read_text(errors="replace").strip().splitlines()
-        raise PenstockError(f"the demo's stand-in endpoint did not start: {said[-1] if said else 'it said nothing'}")
+        words = log.read_text(errors="replace").strip().splitlines()
+        raise PenstockError(f"the demo's stand-in endpoint did not start: {words[-1] if words else 'it wrote nothing'}")
     return str(json.loads(line)["url"])

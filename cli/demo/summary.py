@@ -16,7 +16,7 @@ _WIDTH = 100
 
 
 @dataclass(frozen=True)
-class Answer:
+class SearchAnswer:
     """What was found for a question."""
 
     question: str
@@ -24,7 +24,7 @@ class Answer:
 
 
 def as_dictionary(
-    report: Mapping[str, Any], served: Mapping[str, Any], answers: Sequence[Answer], out: Path, seconds: float
+    report: Mapping[str, Any], served: Mapping[str, Any], answers: Sequence[SearchAnswer], out: Path, seconds: float
 ) -> dict[str, Any]:
     """Return all of it as data.
 
@@ -46,7 +46,7 @@ def as_dictionary(
     }
 
 
-def show_answers(console: Console, answers: Sequence[Answer]) -> None:
+def show_answers(console: Console, answers: Sequence[SearchAnswer]) -> None:
     """Print the nearest passages, a line each."""
     for answer in answers:
         names = max((len(hit.id) for hit in answer.hits), default=0)

@@ -11,14 +11,14 @@ from typing import Any
 from penstock.config.endpoints import services
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.config.endpoints.masking import MaskedMap, masked
-from penstock.config.endpoints.secrets import SealedSecrets, SecretBox
+from penstock.config.endpoints.secrets import EncryptedSecrets, SecretBox
 from penstock.config.endpoints.services import TaskType
-from penstock.config.endpoints.validation import Limits, assemble, load_spec
+from penstock.config.endpoints.validation import EndpointLimits, assemble, load_spec
 from penstock.config.errors import ConfigurationError
 from penstock.config.settings import Settings
 
 # Task settings that hold a secret (a gateway's header, the key of a data source) are sealed whole, beside the secrets.
-_SEALED_TASK_SETTINGS = "task_settings:"
+_ENCRYPTED_TASK_SETTINGS = "task_settings:"
 
 
 def to_record(endpoint: Endpoint, given: Mapping[str, Any], box: SecretBox) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def to_record(endpoint: Endpoint, given: Mapping[str, Any], box: SecretBox) -> d
     }
     values: dict[str, Any] = dict(endpoint.secrets)
     if plain != endpoint.task_settings:
-        values[_SEALED_TASK_SETTINGS] = dict(endpoint.task_settings)
+        values[_ENCRYPTED_TASK_SETTINGS] = dict(endpoint.task_settings)
     if values:
         record["sealed"] = box.seal(values, _bound_to(endpoint.inference_id, record))
     return record
@@ -81,7 +81,7 @@ def with_opened_secrets(endpoint: Endpoint) -> Endpoint:
         ConfigurationError: they were sealed with another key.
     """
     opened: dict[str, Any] = dict(endpoint.secrets)
-    task_settings = opened.pop(_SEALED_TASK_SETTINGS, endpoint.task_settings)
+    task_settings = opened.pop(_ENCRYPTED_TASK_SETTINGS, endpoint.task_settings)
     return replace(endpoint, secrets=opened, task_settings=MaskedMap(task_settings))
 
 
@@ -100,10 +100,10 @@ def shown(endpoint: Endpoint, settings: Settings) -> dict[str, Any]:
 
 
 def _read(inference_id: str, fields: Mapping[str, Any], box: SecretBox, settings: Settings) -> Endpoint:
-    sealed: Mapping[str, str] = {}
+    encrypted: Mapping[str, str] = {}
     if fields["sealed"]:
         bound_to = _bound_to(inference_id, fields)
-        sealed = SealedSecrets(box, fields["sealed"], bound_to, f"endpoint [{inference_id}]")
+        encrypted = EncryptedSecrets(box, fields["sealed"], bound_to, f"endpoint [{inference_id}]")
     plain = Endpoint(
         inference_id,
         TaskType(fields["task_type"]),
@@ -115,8 +115,8 @@ def _read(inference_id: str, fields: Mapping[str, Any], box: SecretBox, settings
         version=fields["version"],
     )
     limits = fields["limits"]
-    rates = Limits(RateLimit(**limits["rate_limit"]), limits["max_inputs_per_request"], limits["timeout_s"])
-    return assemble(plain, load_spec(fields["service"]), rates, settings, sealed)
+    rates = EndpointLimits(RateLimit(**limits["rate_limit"]), limits["max_inputs_per_request"], limits["timeout_s"])
+    return assemble(plain, load_spec(fields["service"]), rates, settings, encrypted)
 
 
 def _bound_to(inference_id: str, fields: Mapping[str, Any]) -> str:

@@ -91,7 +91,7 @@ class SecretBox:
         return Fernet(base64.urlsafe_b64encode(key))
 
 
-class SealedSecrets(Mapping[str, str]):
+class EncryptedSecrets(Mapping[str, str]):
     """Secrets that are opened when they are first read: listing endpoints needs no key."""
 
     def __init__(self, box: SecretBox, token: str, bound_to: str, what: str) -> None:

@@ -36,7 +36,7 @@ _ID = re.compile(r"[a-z0-9](?:[a-z0-9_.-]*[a-z0-9])?")
 
 
 @dataclass(frozen=True)
-class Limits:
+class EndpointLimits:
     """What every service's ``service_settings`` take besides the service's own; None where the user said nothing.
 
     ``rate_limit`` is already complete: the service's default where the user said nothing.
@@ -94,7 +94,7 @@ def validate_endpoint(task_type: str, inference_id: str, body: Any, settings: Se
 
 
 def assemble(
-    endpoint: Endpoint, spec: ServiceSpec, limits: Limits, settings: Settings, secrets: Mapping[str, str]
+    endpoint: Endpoint, spec: ServiceSpec, limits: EndpointLimits, settings: Settings, secrets: Mapping[str, str]
 ) -> Endpoint:
     """Return the endpoint with what follows from its limits and its service: rate limit, caps, time-out."""
     caps = spec.tasks[endpoint.task_type].caps(endpoint.service_settings)
@@ -219,10 +219,10 @@ def _spec(body: Mapping[str, Any], report: _Report) -> ServiceSpec | None:
 
 def _service_settings(
     body: Mapping[str, Any], spec: ServiceSpec, task: TaskSpec, report: _Report
-) -> tuple[dict[str, Any], Limits]:
+) -> tuple[dict[str, Any], EndpointLimits]:
     """Return the service's own settings, secrets among them, and the limits."""
     given = body.get(SERVICE)
-    default = Limits(RateLimit(requests_per_minute=float(task.requests_per_minute)))
+    default = EndpointLimits(RateLimit(requests_per_minute=float(task.requests_per_minute)))
     if given is None:
         report.add(f"Missing required field [{SERVICE}]")
         return {}, default
@@ -288,7 +288,7 @@ def _group_fault(group: Sequence[str], given: Mapping[str, Any]) -> str | None:
     return f"[{SERVICE}] must have exactly one of {names} set, not both {both}"
 
 
-def _limits(given: Mapping[str, Any], spec: ServiceSpec, default: Limits, report: _Report) -> Limits:
+def _limits(given: Mapping[str, Any], spec: ServiceSpec, default: EndpointLimits, report: _Report) -> EndpointLimits:
     inputs, timeout = given.get(MAX_INPUTS.name), given.get(TIMEOUT.name)
     if inputs is not None:
         inputs, fault = check(MAX_INPUTS, inputs, SERVICE, report.mask)
@@ -298,7 +298,7 @@ def _limits(given: Mapping[str, Any], spec: ServiceSpec, default: Limits, report
         if timeout is not None and timeout <= 0:
             fault = f"[{SERVICE}] Invalid value [{float(timeout)}]. [{TIMEOUT.name}] must be a positive number"
         report.add(fault)
-    return Limits(_rate_limit(given, spec, default.rate_limit, report), inputs, timeout)
+    return EndpointLimits(_rate_limit(given, spec, default.rate_limit, report), inputs, timeout)
 
 
 def _rate_limit(given: Mapping[str, Any], spec: ServiceSpec, default: RateLimit, report: _Report) -> RateLimit:

@@ -29,7 +29,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ChatAnswer:
     """One choice: a text, or calls of tools."""
 
     generated: Generated
@@ -105,17 +105,17 @@ def check_completion(call: Call, work: Work) -> None:
         raise refusals.too_long(call.options.context_tokens, wanted, work.param)
 
 
-def chat_choices(call: Call, asked: Asked, fault: Fault | None) -> list[Answer]:
+def chat_choices(call: Call, asked: Asked, fault: Fault | None) -> list[ChatAnswer]:
     """Make the answers: calls of tools, JSON, or text."""
     if tool_calls := _tool_calls(call.body):
-        return [Answer(Generated((), "stop"), tool_calls)] * asked.count
+        return [ChatAnswer(Generated((), "stop"), tool_calls)] * asked.count
     filtered = fault is not None and fault.kind == "filtered-output"
     answers = []
     for choice in range(asked.count):
         generated = _generated(call, asked, choice)
         if filtered:
-            generated = Generated(generated.pieces[: len(generated.pieces) // 2], "content_filter")
-        answers.append(Answer(generated))
+            generated = Generated(generated.parts[: len(generated.parts) // 2], "content_filter")
+        answers.append(ChatAnswer(generated))
     return answers
 
 
@@ -150,10 +150,10 @@ def completion_usage(call: Call, work: Work, answers: Sequence[Generated]) -> di
     kind = call.options.usage
     if kind == "absent":
         return None
-    prompt, said = sum(work.tokens), sum(len(answer.pieces) for answer in answers)
+    prompt, answer = sum(work.tokens), sum(len(answer.parts) for answer in answers)
     if kind != "right":
-        prompt = said = 0 if kind == "zero" else -7
-    return {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
+        prompt = answer = 0 if kind == "zero" else -7
+    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
 
 async def answer_chat(call: Call, work: Work, fault: Fault | None) -> Reply | Stream:
@@ -164,7 +164,7 @@ async def answer_chat(call: Call, work: Work, fault: Fault | None) -> Reply | St
     delay_s = call.options.token_delay_ms / 1000
     if call.body.get("stream"):
         return stream(_events(call, head, answers, usage), fault, delay_s)
-    await asyncio.sleep(delay_s * max(len(answer.generated.pieces) for answer in answers))
+    await asyncio.sleep(delay_s * max(len(answer.generated.parts) for answer in answers))
     choices = [
         {"index": index, "message": _message(answer), "logprobs": None, "finish_reason": answer.finish_reason}
         for index, answer in enumerate(answers)
@@ -173,14 +173,14 @@ async def answer_chat(call: Call, work: Work, fault: Fault | None) -> Reply | St
     return Reply(orjson.dumps(body if usage is None else {**body, "usage": usage}))
 
 
-def _message(answer: Answer) -> dict[str, Any]:
+def _message(answer: ChatAnswer) -> dict[str, Any]:
     if answer.tool_calls:
         return {"role": "assistant", "content": None, "refusal": None, "tool_calls": answer.tool_calls}
     return {"role": "assistant", "content": answer.generated.text, "refusal": None}
 
 
 def _events(
-    call: Call, head: Mapping[str, Any], answers: Sequence[Answer], usage: Mapping[str, Any] | None
+    call: Call, head: Mapping[str, Any], answers: Sequence[ChatAnswer], usage: Mapping[str, Any] | None
 ) -> list[bytes]:
     """Return the chunks: roles, then the pieces of all choices in turn, then reasons, perhaps usage, the end mark."""
     with_usage = (call.body.get("stream_options") or {}).get("include_usage") and usage is not None
@@ -191,10 +191,10 @@ def _events(
         return event({**head, "choices": [choice]})
 
     events = [chunk(index, {"role": "assistant", "content": ""}) for index in range(len(answers))]
-    for place in range(max(len(answer.generated.pieces) for answer in answers)):
+    for place in range(max(len(answer.generated.parts) for answer in answers)):
         for index, answer in enumerate(answers):
-            if place < len(answer.generated.pieces):
-                events.append(chunk(index, {"content": answer.generated.pieces[place]}))
+            if place < len(answer.generated.parts):
+                events.append(chunk(index, {"content": answer.generated.parts[place]}))
     for index, answer in enumerate(answers):
         events += [chunk(index, {"tool_calls": [delta]}) for delta in _tool_deltas(answer)]
         events.append(chunk(index, {}, answer.finish_reason))
@@ -203,7 +203,7 @@ def _events(
     return [*events, DONE]
 
 
-def _tool_deltas(answer: Answer) -> list[dict[str, Any]]:
+def _tool_deltas(answer: ChatAnswer) -> list[dict[str, Any]]:
     """Return a tool call as it streams: its name first, then its arguments in two parts."""
     deltas: list[dict[str, Any]] = []
     for index, tool_call in enumerate(answer.tool_calls):

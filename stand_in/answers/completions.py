@@ -38,7 +38,7 @@ async def answer_completion(call: Call, work: Work, fault: Fault | None) -> Repl
     delay_s = call.options.token_delay_ms / 1000
     if call.body.get("stream"):
         return stream(_events(call, head, answers, usage), fault, delay_s)
-    await asyncio.sleep(delay_s * max(len(answer.pieces) for answer in answers))
+    await asyncio.sleep(delay_s * max(len(answer.parts) for answer in answers))
     choices = [_choice(index, answer.text, answer.finish_reason) for index, answer in enumerate(answers)]
     body = {**head, "choices": choices}
     return Reply(orjson.dumps(body if usage is None else {**body, "usage": usage}))
@@ -47,9 +47,9 @@ async def answer_completion(call: Call, work: Work, fault: Fault | None) -> Repl
 def _answer(call: Call, asked: Asked, prompt: str, choice: int, fault: Fault | None) -> Generated:
     generated = generate(prompt, choice, call.options.answer_tokens, asked.limit, asked.stop)
     if fault is not None and fault.kind == "filtered-output":
-        generated = Generated(generated.pieces[: len(generated.pieces) // 2], "content_filter")
+        generated = Generated(generated.parts[: len(generated.parts) // 2], "content_filter")
     if call.body.get("echo"):
-        generated = Generated((*split_text(prompt), " ", *generated.pieces), generated.finish_reason)
+        generated = Generated((*split_text(prompt), " ", *generated.parts), generated.finish_reason)
     return generated
 
 
@@ -62,10 +62,10 @@ def _events(
 ) -> list[bytes]:
     events = []
     for index, answer in enumerate(answers):
-        for place, piece in enumerate(answer.pieces):
-            reason = answer.finish_reason if place == len(answer.pieces) - 1 else None
-            events.append(event({**head, "choices": [_choice(index, piece, reason)]}))
-        if not answer.pieces:
+        for place, part in enumerate(answer.parts):
+            reason = answer.finish_reason if place == len(answer.parts) - 1 else None
+            events.append(event({**head, "choices": [_choice(index, part, reason)]}))
+        if not answer.parts:
             events.append(event({**head, "choices": [_choice(index, "", answer.finish_reason)]}))
     if (call.body.get("stream_options") or {}).get("include_usage") and usage is not None:
         events.append(event({**head, "choices": [], "usage": usage}))

@@ -61,7 +61,7 @@ def _generate(call: Call, work: Work, fault: Fault | None) -> Generated:
     asked: Asked = work.details
     made = generate(asked.prompt, 0, call.options.answer_tokens, asked.limit, asked.stop)
     if fault is not None and fault.kind == "filtered-output":
-        return Generated(made.pieces[: len(made.pieces) // 2], "content_filter")
+        return Generated(made.parts[: len(made.parts) // 2], "content_filter")
     return made
 
 
@@ -78,15 +78,15 @@ def _tool_use(body: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _usage(call: Call, work: Work, made: Generated) -> dict[str, int]:
-    said = 0 if call.options.usage == "zero" else len(made.pieces)
+    answer = 0 if call.options.usage == "zero" else len(made.parts)
     asked = 0 if call.options.usage == "zero" else sum(work.tokens)
-    return {"inputTokens": asked, "outputTokens": said, "totalTokens": asked + said}
+    return {"inputTokens": asked, "outputTokens": answer, "totalTokens": asked + answer}
 
 
 async def answer(call: Call, work: Work, fault: Fault | None) -> Reply:
     """Answer whole."""
     made, tool = _generate(call, work, fault), _tool_use(call.body)
-    await asyncio.sleep(call.options.token_delay_ms / 1000 * len(made.pieces))
+    await asyncio.sleep(call.options.token_delay_ms / 1000 * len(made.parts))
     content = [{"toolUse": tool}] if tool else [{"text": made.text}]
     body: dict[str, Any] = {
         "output": {"message": {"role": "assistant", "content": content}},
@@ -114,7 +114,7 @@ async def answer_stream(call: Call, work: Work, fault: Fault | None) -> Stream:
         events.append(event("contentBlockStart", {"start": start, "contentBlockIndex": 0}))
         events.append(_delta({"toolUse": {"input": orjson.dumps(tool["input"]).decode()}}))
     else:
-        events += [_delta({"text": piece}) for piece in made.pieces]
+        events += [_delta({"text": part}) for part in made.parts]
     reason = "tool_use" if tool else _reason(made, work)
     events += [event("contentBlockStop", {"contentBlockIndex": 0}), event("messageStop", {"stopReason": reason})]
     if call.options.usage != "absent":

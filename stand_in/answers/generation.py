@@ -19,13 +19,13 @@ _WORD = re.compile(r"\w+")
 class Generated:
     """One answer: its pieces, each of which counts as a token, and why it ended (``stop`` or ``length``)."""
 
-    pieces: tuple[str, ...]
+    parts: tuple[str, ...]
     finish_reason: str
 
     @property
     def text(self) -> str:
         """The whole text."""
-        return "".join(self.pieces)
+        return "".join(self.parts)
 
 
 def generate(prompt: str, choice: int, length: int, limit: int | None, stop: Sequence[str] = ()) -> Generated:
@@ -41,16 +41,16 @@ def generate(prompt: str, choice: int, length: int, limit: int | None, stop: Seq
     seed = zlib.crc32(f"{choice}:{prompt}".encode("utf-8", "surrogatepass"))
     words = [*dict.fromkeys(_WORD.findall(prompt.lower()))][-12:] + list(_OURS)
     chosen = [words[int(uniform(seed, place) * len(words))] for place in range(length)]
-    pieces = [(" " if place else "") + word for place, word in enumerate(chosen)]
-    pieces[0] = pieces[0].capitalize()
-    pieces[-1] += "."
-    return trim(pieces, limit, stop)
+    parts = [(" " if place else "") + word for place, word in enumerate(chosen)]
+    parts[0] = parts[0].capitalize()
+    parts[-1] += "."
+    return trim(parts, limit, stop)
 
 
-def trim(pieces: Sequence[str], limit: int | None, stop: Sequence[str] = ()) -> Generated:
+def trim(parts: Sequence[str], limit: int | None, stop: Sequence[str] = ()) -> Generated:
     """End a text where ``max_tokens`` or a stop sequence ends it, the earlier of the two."""
     reason = "stop"
-    kept = list(pieces)
+    kept = list(parts)
     if limit is not None and len(kept) > limit:
         kept, reason = kept[:limit], "length"
     text = "".join(kept)
@@ -58,11 +58,11 @@ def trim(pieces: Sequence[str], limit: int | None, stop: Sequence[str] = ()) -> 
     if not ends:
         return Generated(tuple(kept), reason)
     left, short = min(ends), []
-    for piece in kept:
+    for part in kept:
         if left <= 0:
             break
-        short.append(piece[:left])
-        left -= len(piece)
+        short.append(part[:left])
+        left -= len(part)
     return Generated(tuple(short), "stop")
 
 

@@ -42,6 +42,6 @@ class ImageJob:
         return self.states[min(seen, len(self.states)) - 1]
 
     @property
-    def ended(self) -> bool:
+    def finished(self) -> bool:
         """Whether the last poll found an end state."""
         return self.polls > self.errors and self.state not in _UNFINISHED

@@ -36,18 +36,18 @@ def read(call: Call) -> Work:
 
 async def answer(call: Call, work: Work, fault: Fault | None) -> Reply | Stream:
     """Answer with the tool's message, which holds the citations, and the assistant's."""
-    said = chat_choices(call, work.details, fault)[0]
-    text = f"{said.generated.text} [doc1]"
+    answer = chat_choices(call, work.details, fault)[0]
+    text = f"{answer.generated.text} [doc1]"
     head = {"id": f"{call.number:08d}-1a2b-3c4e5f-a123-12345678abcd", "model": "", "created": CREATED}
     delay_s = call.options.token_delay_ms / 1000
     if call.body.get("stream"):
-        return stream(_events(head, _citations(work), (*said.generated.pieces, " [doc1]")), fault, delay_s)
-    await asyncio.sleep(delay_s * len(said.generated.pieces))
+        return stream(_events(head, _citations(work), (*answer.generated.parts, " [doc1]")), fault, delay_s)
+    await asyncio.sleep(delay_s * len(answer.generated.parts))
     messages = [
         {"index": 0, "role": "tool", "content": _citations(work), "end_turn": False},
         {"index": 1, "role": "assistant", "content": text, "end_turn": True},
     ]
-    choice = {"index": 0, "messages": messages, "finish_reason": said.finish_reason}
+    choice = {"index": 0, "messages": messages, "finish_reason": answer.finish_reason}
     return Reply(orjson.dumps({**head, "object": "chat.completion", "choices": [choice]}))
 
 
@@ -64,7 +64,7 @@ def _citations(work: Work) -> str:
     return orjson.dumps({"citations": [citation], "intent": orjson.dumps([work.texts[0][:80]]).decode()}).decode()
 
 
-def _events(head: Mapping[str, Any], citations: str, pieces: tuple[str, ...]) -> list[bytes]:
+def _events(head: Mapping[str, Any], citations: str, parts: tuple[str, ...]) -> list[bytes]:
     """Return the chunks; a message ``[DONE]`` ends them, and no other mark."""
 
     def chunk(index: int, delta: Mapping[str, Any], end: bool = False) -> bytes:
@@ -73,5 +73,5 @@ def _events(head: Mapping[str, Any], citations: str, pieces: tuple[str, ...]) ->
         return event({**head, "object": "chat.completion.chunk", "choices": [choice]})
 
     events = [chunk(0, {"role": "tool", "content": citations}), chunk(1, {"role": "assistant"})]
-    events += [chunk(1, {"content": piece}) for piece in pieces]
+    events += [chunk(1, {"content": part}) for part in parts]
     return [*events, chunk(2, {"content": "[DONE]"}, end=True)]

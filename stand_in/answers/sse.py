@@ -39,9 +39,9 @@ def stream(events: Sequence[bytes], fault: Fault | None, delay_s: float) -> Stre
     return Stream(paced(left, delay_s))
 
 
-async def paced(pieces: Sequence[bytes], delay_s: float) -> AsyncIterator[bytes]:
+async def paced(parts: Sequence[bytes], delay_s: float) -> AsyncIterator[bytes]:
     """Yield ``pieces`` at their pace."""
-    for piece in pieces:
+    for part in parts:
         if delay_s:
             await asyncio.sleep(delay_s)
-        yield piece
+        yield part

@@ -6,7 +6,7 @@ from penstock.stand_in.headers import quota_headers, style_of
 from penstock.stand_in.options import BILLING_CODES
 from penstock.stand_in.request import refusals
 from penstock.stand_in.request.call import Call, Work
-from penstock.stand_in.request.refusals import Refused
+from penstock.stand_in.request.refusals import RequestRefused
 
 
 def check_account(call: Call) -> None:
@@ -15,12 +15,12 @@ def check_account(call: Call) -> None:
     until = options.refuse_until
     if options.refuse and call.number >= options.refuse_from and (until is None or call.number <= until):
         raise _configured(options.refuse, call.model or "the-model")
-    left = stand_in.cool_until - call.arrived
+    left = stand_in.cool_until - call.result
     if left > 0:
         raise refusals.cool_down(call.model or "the-model", left)
 
 
-def _configured(name: str, model: str) -> Refused:
+def _configured(name: str, model: str) -> RequestRefused:
     if name in BILLING_CODES:
         return refusals.billing(name)
     if name == "slow_down":

@@ -32,7 +32,7 @@ class Call:
     vendor: str
     number: int
     key: str
-    arrived: float
+    result: float
     body: Mapping[str, Any] = field(default_factory=dict)
     raw: bytes = b""
     model: str = ""
@@ -87,7 +87,7 @@ class Reply:
 class Stream:
     """An answer in pieces, sent as they are made. A ``cut-stream`` fault leaves the last half out."""
 
-    pieces: AsyncIterator[bytes]
+    parts: AsyncIterator[bytes]
     content_type: str = "text/event-stream"
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -103,7 +103,7 @@ class Dialect(Protocol):
 
 
 @dataclass(frozen=True)
-class Operation:
+class StandInOperation:
     """One kind of request.
 
     Args:

@@ -52,7 +52,7 @@ async def _latency(call: Call, fault: Fault | None) -> None:
     delay_s = options.latency_ms / 1000
     if options.jitter_ms:
         delay_s += options.jitter_ms / 1000 * uniform(options.seed + 1, call.number)
-    delay_s -= call.stand_in.now() - call.arrived  # the work itself is a part of the latency
+    delay_s -= call.stand_in.now() - call.result  # the work itself is a part of the latency
     if fault is not None and fault.kind in ("stall", "slow"):
         delay_s = max(0.0, delay_s) + (options.stall_s if fault.kind == "stall" else options.slow_s)
     if delay_s > 0:
@@ -78,8 +78,8 @@ async def _stream(call: Call, stream: Stream, headers: Mapping[str, str], cut: b
     response.content_type = stream.content_type
     try:
         await response.prepare(call.request)
-        async for piece in stream.pieces:
-            await response.write(piece)
+        async for part in stream.parts:
+            await response.write(part)
         if cut and call.request.transport is not None:
             call.request.transport.close()
         else:

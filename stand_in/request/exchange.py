@@ -14,16 +14,16 @@ from penstock.stand_in.faults import UNBILLED, fault_of
 from penstock.stand_in.headers import retry_headers
 from penstock.stand_in.request import refusals
 from penstock.stand_in.request.admission import check_account, check_model, check_quota
-from penstock.stand_in.request.call import Call, Dialect, Fault, Operation, Work
+from penstock.stand_in.request.call import Call, Dialect, Fault, StandInOperation, Work
 from penstock.stand_in.request.delivery import deliver, reset_connection, whole
 from penstock.stand_in.request.keys import check_key, presented_key
-from penstock.stand_in.request.refusals import No, Refused
+from penstock.stand_in.request.refusals import No, RequestRefused
 from penstock.stand_in.state import STAND_IN
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def handler(operation: Operation) -> Handler:
+def handler(operation: StandInOperation) -> Handler:
     """Return the aiohttp handler of an operation."""
 
     return free_handler(operation.name, operation.dialect, lambda call: _serve(operation, call))
@@ -35,14 +35,14 @@ def free_handler(name: str, dialect: Dialect, serve: Callable[[Call], Awaitable[
     async def handle(request: web.Request) -> web.StreamResponse:
         stand_in = request.app[STAND_IN]
         key = presented_key(request)
-        number = stand_in.stats.arrived(stand_in.wall(), name, key)
+        number = stand_in.stats.result(stand_in.wall(), name, key)
         call = Call(stand_in, request, dialect.name, number, key, stand_in.now())
         call.headers["x-request-id"] = f"req_{number:08d}"
         try:
             check_key(call)
             check_account(call)
             return await serve(call)
-        except Refused as refused:
+        except RequestRefused as refused:
             return _refuse(dialect, call, refused.no)
         finally:
             stand_in.stats.left(stand_in.wall())
@@ -60,7 +60,7 @@ def _json_object(raw: bytes) -> Mapping[str, Any]:
     return body
 
 
-async def _serve(operation: Operation, call: Call) -> web.StreamResponse:
+async def _serve(operation: StandInOperation, call: Call) -> web.StreamResponse:
     call.raw = await call.request.read()
     call.body = _json_object(call.raw)
     work = operation.read(call)

@@ -28,7 +28,7 @@ def presented_key(request: web.Request) -> str:
 def check_key(call: Call) -> None:
     """Refuse a key that is not among ``--api-key``; access tokens of our own are let in until they end."""
     if call.key.startswith(TOKEN_PREFIX):
-        if call.stand_in.tokens.get(call.key, 0.0) <= call.arrived:
+        if call.stand_in.tokens.get(call.key, 0.0) <= call.result:
             raise refusals.unauthorized()
         return
     known = call.options.api_key

@@ -39,7 +39,7 @@ class No:
     value: Any = None
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """Carries a ``No`` from wherever it is found to the dialect that puts it into bytes."""
 
     def __init__(self, no: No) -> None:
@@ -54,7 +54,7 @@ def with_delay(no: No, ways: Collection[str]) -> No:
     return replace(no, message=f"{no.message} Please try again in {spoken_delay(no.wait_s)}.")
 
 
-def rate(refusal: Refusal, model: str) -> Refused:
+def rate(refusal: Refusal, model: str) -> RequestRefused:
     """A limit of requests or tokens a minute is used up."""
     words = "requests per min (RPM)" if refusal.kind == "requests" else "tokens per min (TPM)"
     message = (
@@ -62,106 +62,106 @@ def rate(refusal: Refusal, model: str) -> Refused:
         f"Used {refusal.used:.0f}, Requested {refusal.requested:.0f}."
     )
     no = No("rate", 429, message, refusal.kind, "rate_limit_exceeded", wait_s=refusal.wait_s, limit=refusal.kind)
-    return Refused(no)
+    return RequestRefused(no)
 
 
-def cool_down(model: str, left_s: float) -> Refused:
+def cool_down(model: str, left_s: float) -> RequestRefused:
     """The stand-in was told to refuse everything for a while."""
     message = f"Rate limit reached for {model} in organization org-stand-in on requests per min (RPM)."
-    return Refused(No("rate", 429, message, "requests", "rate_limit_exceeded", wait_s=left_s))
+    return RequestRefused(No("rate", 429, message, "requests", "rate_limit_exceeded", wait_s=left_s))
 
 
-def concurrency(limit: int) -> Refused:
+def concurrency(limit: int) -> RequestRefused:
     """Too many requests are in flight."""
     message = f"Too many concurrent requests: at most {limit} may be in flight."
-    return Refused(No("concurrency", 429, message, "requests", "rate_limit_exceeded", wait_s=1.0))
+    return RequestRefused(No("concurrency", 429, message, "requests", "rate_limit_exceeded", wait_s=1.0))
 
 
-def billing(code: str) -> Refused:
+def billing(code: str) -> RequestRefused:
     """A 429 that no waiting helps."""
     message = (
         "You exceeded your current quota, please check your plan and billing details. For more information on this "
         "error, read the docs: https://platform.openai.com/docs/guides/error-codes/api-errors."
     )
-    return Refused(No("billing", 429, message, "insufficient_quota", code))
+    return RequestRefused(No("billing", 429, message, "insufficient_quota", code))
 
 
-def slow_down() -> Refused:
+def slow_down() -> RequestRefused:
     """The rate has grown too fast."""
-    return Refused(No("slow_down", 429, "Slow down: your request rate grew too fast.", "requests", "slow_down"))
+    return RequestRefused(No("slow_down", 429, "Slow down: your request rate grew too fast.", "requests", "slow_down"))
 
 
-def unauthorized() -> Refused:
+def unauthorized() -> RequestRefused:
     """The key is wrong or missing. The key itself is never told."""
     message = "Incorrect API key provided. You can find your API key at https://platform.openai.com/account/api-keys."
-    return Refused(No("unauthorized", 401, message, code="invalid_api_key"))
+    return RequestRefused(No("unauthorized", 401, message, code="invalid_api_key"))
 
 
-def forbidden() -> Refused:
+def forbidden() -> RequestRefused:
     """The key may not do this."""
     message = "You are not allowed to use this model or this endpoint."
-    return Refused(No("forbidden", 403, message, "permission_error", "insufficient_permissions"))
+    return RequestRefused(No("forbidden", 403, message, "permission_error", "insufficient_permissions"))
 
 
-def not_found(model: str) -> Refused:
+def not_found(model: str) -> RequestRefused:
     """The model or deployment does not exist."""
     message = f"The model `{model}` does not exist or you do not have access to it."
-    return Refused(No("not_found", 404, message, code="model_not_found"))
+    return RequestRefused(No("not_found", 404, message, code="model_not_found"))
 
 
-def content_filter(param: str = "input", position: int | None = None) -> Refused:
+def content_filter(param: str = "input", position: int | None = None) -> RequestRefused:
     """The content filter has stopped the input."""
     place = param if position is None else f"{param}[{position}]"
     message = (
         "The response was filtered due to the prompt triggering the content management policy. "
         "Please modify your prompt and retry."
     )
-    return Refused(No("content_filter", 400, message, code="content_filter", param=place))
+    return RequestRefused(No("content_filter", 400, message, code="content_filter", param=place))
 
 
-def too_long(limit: int, tokens: int, param: str = "input", position: int | None = None) -> Refused:
+def too_long(limit: int, tokens: int, param: str = "input", position: int | None = None) -> RequestRefused:
     """One input, or a prompt with the answer it asks for, is longer than the model takes."""
     if position is not None:
         place = f"{param}[{position}]"
         message = f"Invalid '{place}': maximum input length is {limit} tokens."
-        return Refused(No("too_long", 400, message, param=place))
+        return RequestRefused(No("too_long", 400, message, param=place))
     message = (
         f"This model's maximum context length is {limit} tokens, however you requested {tokens} tokens. "
         "Please reduce your prompt; or completion length."
     )
-    return Refused(No("too_long", 400, message, code="context_length_exceeded", param=param))
+    return RequestRefused(No("too_long", 400, message, code="context_length_exceeded", param=param))
 
 
-def max_inputs(limit: int) -> Refused:
+def max_inputs(limit: int) -> RequestRefused:
     """Too many inputs in one request."""
-    return Refused(No("max_inputs", 400, f"Too many inputs. The max number of inputs is {limit}.", value=limit))
+    return RequestRefused(No("max_inputs", 400, f"Too many inputs. The max number of inputs is {limit}.", value=limit))
 
 
-def max_request_tokens(limit: int, tokens: int) -> Refused:
+def max_request_tokens(limit: int, tokens: int) -> RequestRefused:
     """Too many tokens in one request."""
     message = f"Requested {tokens} tokens, max {limit} tokens per request"
     kind = "max_tokens_per_request"
-    return Refused(No("max_request_tokens", 400, message, kind, kind))
+    return RequestRefused(No("max_request_tokens", 400, message, kind, kind))
 
 
-def invalid(message: str, param: str | None = None, code: str | None = None, value: Any = None) -> Refused:
+def invalid(message: str, param: str | None = None, code: str | None = None, value: Any = None) -> RequestRefused:
     """The request breaks the rules of its format."""
-    return Refused(No("invalid", 400, message, code=code, param=param, value=value))
+    return RequestRefused(No("invalid", 400, message, code=code, param=param, value=value))
 
 
-def unsupported(param: str, value: Any) -> Refused:
+def unsupported(param: str, value: Any) -> RequestRefused:
     """The model does not take this parameter."""
     message = f"Unsupported parameter: '{param}' is not supported with this model."
-    return Refused(No("unsupported", 400, message, code="unsupported_parameter", param=param, value=value))
+    return RequestRefused(No("unsupported", 400, message, code="unsupported_parameter", param=param, value=value))
 
 
-def status(number: int) -> Refused:
+def status(number: int) -> RequestRefused:
     """A bare status, injected."""
     if number == 429:
-        return Refused(No("rate", 429, "Rate limit reached.", "requests", "rate_limit_exceeded", wait_s=1.0))
+        return RequestRefused(No("rate", 429, "Rate limit reached.", "requests", "rate_limit_exceeded", wait_s=1.0))
     if number < 500:
-        return Refused(No("invalid", number, f"The request failed with status {number}."))
+        return RequestRefused(No("invalid", number, f"The request failed with status {number}."))
     message = "The server had an error while processing your request. Sorry about that!"
     if number in (503, 529):
         message = "The engine is currently overloaded, please try again later."
-    return Refused(No("server_error", number, message, "server_error"))
+    return RequestRefused(No("server_error", number, message, "server_error"))

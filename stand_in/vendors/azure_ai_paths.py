@@ -18,7 +18,7 @@ from penstock.stand_in.answers.chat import answer_chat, check_completion, read_c
 from penstock.stand_in.answers.embeddings import check_inputs, dimensions_of, faulty, read_inputs, usage_of
 from penstock.stand_in.answers.typed_vectors import TYPES, typed
 from penstock.stand_in.request import refusals
-from penstock.stand_in.request.call import Call, Fault, Operation, Reply, Work
+from penstock.stand_in.request.call import Call, Fault, Reply, StandInOperation, Work
 from penstock.stand_in.request.delivery import whole
 from penstock.stand_in.request.exchange import free_handler, handler
 from penstock.stand_in.tokens import estimate
@@ -107,17 +107,17 @@ async def info(call: Call) -> web.StreamResponse:
 
 
 OPERATIONS = {
-    "chat/completions": Operation(
+    "chat/completions": StandInOperation(
         "azure_ai.chat", AZURE_AI, with_known_fields(_CHAT_FIELDS, read_chat), check_completion, answer_chat
     ),
-    "embeddings": Operation(
+    "embeddings": StandInOperation(
         "azure_ai.embeddings",
         AZURE_AI,
         with_known_fields(_EMBEDDING_FIELDS, read_inputs),
         check_embeddings,
         answer_embeddings,
     ),
-    "images/embeddings": Operation(
+    "images/embeddings": StandInOperation(
         "azure_ai.image_embeddings",
         AZURE_AI,
         with_known_fields(_EMBEDDING_FIELDS, read_pictures),

@@ -17,10 +17,10 @@ from penstock.stand_in.answers.chat import CREATED
 from penstock.stand_in.answers.image_jobs import ImageJob
 from penstock.stand_in.answers.images import check_prompt, image_data, read_image
 from penstock.stand_in.request import refusals
-from penstock.stand_in.request.call import Call, Fault, Operation, Reply, Work
+from penstock.stand_in.request.call import Call, Fault, Reply, StandInOperation, Work
 from penstock.stand_in.request.delivery import whole
 from penstock.stand_in.request.exchange import free_handler, handler
-from penstock.stand_in.request.refusals import No, Refused
+from penstock.stand_in.request.refusals import No, RequestRefused
 from penstock.stand_in.vendors.azure_words import AZURE, check_version
 
 _SIZES = ("256x256", "512x512", "1024x1024")
@@ -40,7 +40,7 @@ def check_submit(call: Call, work: Work) -> None:
     if size not in _SIZES:
         raise refusals.invalid(f"'size' must be one of {', '.join(_SIZES)}.", "size", value=size)
     most = call.options.image_operations
-    if most is not None and sum(not job.ended for job in call.stand_in.image_jobs.values()) >= most:
+    if most is not None and sum(not job.finished for job in call.stand_in.image_jobs.values()) >= most:
         raise refusals.concurrency(most)
 
 
@@ -82,7 +82,7 @@ def _location(call: Call, job: ImageJob) -> dict[str, str]:
 def _job(call: Call) -> ImageJob:
     job = call.stand_in.image_jobs.get(call.request.match_info["identity"])
     if job is None:
-        raise Refused(No("invalid", 404, "The operation does not exist.", None, "NotFound"))
+        raise RequestRefused(No("invalid", 404, "The operation does not exist.", None, "NotFound"))
     return job
 
 
@@ -99,7 +99,7 @@ async def poll(call: Call) -> web.StreamResponse:
     if failed:  # as seen in the wild: a 400 with no more of the operation than this
         document = {name: document[name] for name in ("created", "error")}
     reply = Reply(orjson.dumps(document), 400 if failed else 200, headers=call.headers)
-    if not job.ended:
+    if not job.finished:
         reply = Reply(reply.body, headers={**call.headers, **_pace(call)})
     stats.answered(call.stand_in.wall(), reply.status)
     return whole(reply)
@@ -121,7 +121,7 @@ def _document(call: Call, job: ImageJob, state: str) -> dict[str, Any]:
 async def delete(call: Call) -> web.StreamResponse:
     """Delete an operation that has ended; others are refused."""
     job = _job(call)
-    if not job.ended:
+    if not job.finished:
         raise refusals.invalid("The operation has not ended: only ended operations can be deleted.", code="Conflict")
     del call.stand_in.image_jobs[job.identity]
     call.stand_in.stats.events["image_deletes"] += 1
@@ -129,7 +129,7 @@ async def delete(call: Call) -> web.StreamResponse:
     return web.Response(status=204, headers=call.headers)
 
 
-SUBMIT = Operation("azure.images.submit", AZURE, read_submit, check_submit, answer_submit)
+SUBMIT = StandInOperation("azure.images.submit", AZURE, read_submit, check_submit, answer_submit)
 
 
 def routes() -> list[web.RouteDef]:

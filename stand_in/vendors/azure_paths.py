@@ -16,7 +16,7 @@ from penstock.stand_in.answers.embeddings import answer_embeddings, check_inputs
 from penstock.stand_in.answers.images import answer_image, check_prompt, read_image
 from penstock.stand_in.answers.sse import event
 from penstock.stand_in.request import refusals
-from penstock.stand_in.request.call import Call, Fault, Operation, Reply, Stream, Work
+from penstock.stand_in.request.call import Call, Fault, Reply, StandInOperation, Stream, Work
 from penstock.stand_in.request.exchange import handler
 from penstock.stand_in.vendors import azure_images
 from penstock.stand_in.vendors.azure_words import AZURE, check_version, filter_results
@@ -38,17 +38,17 @@ async def answer_azure_chat(call: Call, work: Work, fault: Fault | None) -> Repl
     findings = [{"prompt_index": 0, "content_filter_results": filter_results(False)}]
     if isinstance(answer, Stream):
         first = {"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": findings}
-        return replace(answer, pieces=_after(event(first), answer.pieces))
+        return replace(answer, parts=_after(event(first), answer.parts))
     body: dict[str, Any] = orjson.loads(answer.body)
     for choice in body["choices"]:
         choice["content_filter_results"] = filter_results(choice["finish_reason"] == "content_filter")
     return replace(answer, body=orjson.dumps({**body, "prompt_filter_results": findings}))
 
 
-async def _after(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _after(first: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
-    async for piece in pieces:
-        yield piece
+    async for part in parts:
+        yield part
 
 
 def check_image(call: Call, work: Work) -> None:
@@ -69,15 +69,17 @@ def answer_azure_image(call: Call, work: Work, fault: Fault | None) -> Reply:
 
 
 OPERATIONS = {
-    "embeddings": Operation("azure.embeddings", AZURE, deployed(read_inputs), check_inputs, answer_embeddings),
-    "chat/completions": Operation("azure.chat", AZURE, deployed(read_chat), check_completion, answer_azure_chat),
-    "completions": Operation(
+    "embeddings": StandInOperation("azure.embeddings", AZURE, deployed(read_inputs), check_inputs, answer_embeddings),
+    "chat/completions": StandInOperation("azure.chat", AZURE, deployed(read_chat), check_completion, answer_azure_chat),
+    "completions": StandInOperation(
         "azure.completions", AZURE, deployed(read_completion), check_completion, answer_completion
     ),
-    "extensions/chat/completions": Operation(
+    "extensions/chat/completions": StandInOperation(
         "azure.on_your_data", AZURE, deployed(on_your_data.read), check_completion, on_your_data.answer
     ),
-    "images/generations": Operation("azure.images", AZURE, deployed(read_image), check_image, answer_azure_image),
+    "images/generations": StandInOperation(
+        "azure.images", AZURE, deployed(read_image), check_image, answer_azure_image
+    ),
 }
 
 

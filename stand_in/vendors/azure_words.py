@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from penstock.stand_in.request.call import Call, Reply
-from penstock.stand_in.request.refusals import No, Refused
+from penstock.stand_in.request.refusals import No, RequestRefused
 
 _CATEGORIES = ("hate", "self_harm", "sexual", "violence")
 _NO_DEPLOYMENT = (
@@ -122,7 +122,7 @@ def filter_error(call: Call) -> dict[str, Any]:
 def check_version(call: Call) -> None:
     """Refuse a request without ``api-version``, as Azure does: with a 404."""
     if not call.request.query.get("api-version"):
-        raise Refused(No("invalid", 404, "Resource not found", None, "404"))
+        raise RequestRefused(No("invalid", 404, "Resource not found", None, "404"))
 
 
 AZURE = AzureWords()

@@ -18,9 +18,9 @@ from penstock.stand_in.answers.chat import check_completion
 from penstock.stand_in.answers.embeddings import check_inputs, faulty
 from penstock.stand_in.answers.typed_vectors import typed
 from penstock.stand_in.request import refusals
-from penstock.stand_in.request.call import Call, Fault, Operation, Reply, Work
+from penstock.stand_in.request.call import Call, Fault, Reply, StandInOperation, Work
 from penstock.stand_in.request.exchange import handler
-from penstock.stand_in.request.refusals import No, Refused
+from penstock.stand_in.request.refusals import No, RequestRefused
 from penstock.stand_in.request.sigv4 import access_key, problem
 from penstock.stand_in.tokens import estimate
 from penstock.stand_in.vectors import vectors
@@ -42,7 +42,7 @@ def check_signature(call: Call) -> None:
         raise refusals.unauthorized()
     headers = {name.lower(): value for name, value in call.request.headers.items()}
     if wrong := problem(call.request.method, call.request.raw_path, headers, call.raw, secret):
-        raise Refused(No("unauthorized", 403, wrong, code="signature"))
+        raise RequestRefused(No("unauthorized", 403, wrong, code="signature"))
 
 
 def signed(read: Callable[[Call], Work]) -> Callable[[Call], Work]:
@@ -118,9 +118,9 @@ def _cohere(call: Call, work: Work, fault: Fault | None) -> dict[str, Any]:
 
 
 OPERATIONS = {
-    "invoke": Operation("bedrock.invoke", BEDROCK, signed(read_invoke), check_invoke, answer_invoke),
-    "converse": Operation("bedrock.converse", BEDROCK, signed(converse.read), check_completion, converse.answer),
-    "converse-stream": Operation(
+    "invoke": StandInOperation("bedrock.invoke", BEDROCK, signed(read_invoke), check_invoke, answer_invoke),
+    "converse": StandInOperation("bedrock.converse", BEDROCK, signed(converse.read), check_completion, converse.answer),
+    "converse-stream": StandInOperation(
         "bedrock.converse_stream", BEDROCK, signed(converse.read), check_completion, converse.answer_stream
     ),
 }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from penstock.stand_in.answers.embeddings import check_inputs, dimensions_of, faulty, texts_of
 from penstock.stand_in.answers.typed_vectors import TYPES, typed
 from penstock.stand_in.request import refusals
-from penstock.stand_in.request.call import Call, Fault, Operation, Reply, Work
+from penstock.stand_in.request.call import Call, Fault, Reply, StandInOperation, Work
 from penstock.stand_in.request.exchange import handler
 from penstock.stand_in.request.refusals import No
 from penstock.stand_in.vectors import vectors
@@ -105,4 +105,4 @@ def answer(call: Call, work: Work, fault: Fault | None) -> Reply:
 
 def routes() -> list[web.RouteDef]:
     """Return the route of ``/v2/embed``."""
-    return [web.post("/v2/embed", handler(Operation("cohere.embed", COHERE, read, check, answer)))]
+    return [web.post("/v2/embed", handler(StandInOperation("cohere.embed", COHERE, read, check, answer)))]

@@ -9,7 +9,7 @@ from penstock.stand_in.answers.chat import answer_chat, check_completion, read_c
 from penstock.stand_in.answers.completions import answer_completion, read_completion
 from penstock.stand_in.answers.embeddings import answer_embeddings, check_inputs, read_inputs
 from penstock.stand_in.answers.images import PATH, answer_image, check_image, picture, read_image
-from penstock.stand_in.request.call import Operation
+from penstock.stand_in.request.call import StandInOperation
 from penstock.stand_in.request.exchange import handler
 from penstock.stand_in.state import STAND_IN
 from penstock.stand_in.vendors.openai_words import OPENAI
@@ -26,10 +26,10 @@ async def models(request: web.Request) -> web.Response:
 
 
 OPERATIONS = {
-    "embeddings": Operation("openai.embeddings", OPENAI, read_inputs, check_inputs, answer_embeddings),
-    "chat/completions": Operation("openai.chat", OPENAI, read_chat, check_completion, answer_chat),
-    "completions": Operation("openai.completions", OPENAI, read_completion, check_completion, answer_completion),
-    "images/generations": Operation("openai.images", OPENAI, read_image, check_image, answer_image),
+    "embeddings": StandInOperation("openai.embeddings", OPENAI, read_inputs, check_inputs, answer_embeddings),
+    "chat/completions": StandInOperation("openai.chat", OPENAI, read_chat, check_completion, answer_chat),
+    "completions": StandInOperation("openai.completions", OPENAI, read_completion, check_completion, answer_completion),
+    "images/generations": StandInOperation("openai.images", OPENAI, read_image, check_image, answer_image),
 }
 
 

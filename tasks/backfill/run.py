@@ -22,16 +22,16 @@ from penstock.config.names import BULK, queue_key, queue_name
 from penstock.config.settings import Settings
 from penstock.tasks.backfill.dispatch.lane_watch import LaneWatch
 from penstock.tasks.backfill.dispatch.outbox import Outbox, Seeker
-from penstock.tasks.backfill.dispatch.publisher import NotSent, Post
-from penstock.tasks.backfill.dispatch.results import Answer, Results
+from penstock.tasks.backfill.dispatch.publisher import BatchPublisher, NotSent
+from penstock.tasks.backfill.dispatch.results import Results, TaskAnswer
 from penstock.tasks.backfill.dispatch.settle import Meaning, settle
 from penstock.tasks.backfill.dispatch.window import window_of
-from penstock.tasks.backfill.ledger.folder import Folder, open_folder
+from penstock.tasks.backfill.ledger.folder import OutputFolder, open_folder
 from penstock.tasks.backfill.ledger.jobs import remember
 from penstock.tasks.backfill.plan.batch import Batch, Plan
 from penstock.tasks.backfill.plan.chunker import Chunker
 from penstock.tasks.backfill.plan.feed import Feed
-from penstock.tasks.backfill.plan.job import Job
+from penstock.tasks.backfill.plan.job import BackfillJob
 from penstock.tasks.backfill.plan.planner import Planner, place_of
 from penstock.tasks.backfill.plan.seen import DEFAULT_TEXTS, DIGEST_BYTES, Seen
 from penstock.tasks.backfill.progress import Snapshot, Watch, quota_use
@@ -57,7 +57,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class RunContext:
     """What a run needs besides its job.
 
     Args:
@@ -80,7 +80,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class Ended:
+class RunResult:
     """How a run ended.
 
     Args:
@@ -94,7 +94,7 @@ class Ended:
     repeated_ids: int = 0
 
 
-def run_backfill(job: Job, around: Surroundings, watch: Watch = lambda snapshot: None) -> Ended:
+def run_backfill(job: BackfillJob, context: RunContext, watch: Watch = lambda snapshot: None) -> RunResult:
     """Run a backfill, or go on with it.
 
     Args:
@@ -113,23 +113,23 @@ def run_backfill(job: Job, around: Surroundings, watch: Watch = lambda snapshot:
     try:
         with open_folder(job.out, job.identity()) as folder:
             ledger = folder.ledger
-            remember(around.settings.home, folder)
+            remember(context.settings.home, folder)
             if ledger.report is not None:
                 check(folder.path, folder.hidden, ledger.shards())
-                return Ended(ledger.report, True, ledger.repeated_ids)
-            report = _with_workers(_Run(job, around, folder, watch), around)
-            return Ended(report, False, ledger.repeated_ids)
+                return RunResult(ledger.report, True, ledger.repeated_ids)
+            report = _with_workers(_Run(job, context, folder, watch), context)
+            return RunResult(report, False, ledger.repeated_ids)
     except _EmptyCorpus:
         shutil.rmtree(job.out if fresh else job.out / ".penstock")
         raise
 
 
-def _with_workers(run: _Run, around: Surroundings) -> Mapping[str, Any]:
+def _with_workers(run: _Run, context: RunContext) -> Mapping[str, Any]:
     """Run with workers of our own, if there are to be any. An interrupt lets them finish what they have sent, for that
     is paid; any other error ends them at once."""
     interrupted: Interrupted | None = None
     report: Mapping[str, Any] = {}
-    with around.workers():
+    with context.workers():
         try:
             report = run.go()
         except Interrupted as exc:
@@ -144,21 +144,21 @@ class _EmptyCorpus(InputInvalid):
 
 
 class _Run:
-    def __init__(self, job: Job, around: Surroundings, folder: Folder, watch: Watch) -> None:
+    def __init__(self, job: BackfillJob, context: RunContext, folder: OutputFolder, watch: Watch) -> None:
         self._job, self._folder, self._ledger, self._watch = job, folder, folder.ledger, watch
         endpoint = job.endpoint
-        self._post = Post(around.app, endpoint.inference_id)
-        self._results = Results(around.app, around.results)
-        key = queue_key(around.settings.key_prefix, queue_name(endpoint.inference_id, BULK))
+        self._publisher = BatchPublisher(context.app, endpoint.inference_id)
+        self._results = Results(context.app, context.results)
+        key = queue_key(context.settings.key_prefix, queue_name(endpoint.inference_id, BULK))
         window = window_of(endpoint.rate_limit, job.weight)
-        self._outbox = Outbox(self._ledger, self._post, self._results, around.seeker, key, window)
-        self._lane = LaneWatch(around.app, around.lanes, around.settings, endpoint, around.no_workers)
+        self._outbox = Outbox(self._ledger, self._publisher, self._results, context.seeker, key, window)
+        self._lane = LaneWatch(context.app, context.lanes, context.settings, endpoint, context.no_workers)
         self._writer = Writer(folder, job.with_text, self._forget)
         self._unforgotten: list[str] = []
         self._feed: Feed | None = None
         self._resumed = self._ledger.tally.documents > 0
         self._interrupt = threading.Event()
-        self._told_at = 0.0
+        self._shown_at = 0.0
         self._trouble: tuple[float, str] | None = None
         self._refused: tuple[float, str] | None = None
 
@@ -176,7 +176,7 @@ class _Run:
             finally:
                 if self._feed is not None:
                     self._feed.stop()
-                self._post.close()
+                self._publisher.close()
 
     def _begin(self) -> None:
         self._writer.recover()
@@ -209,13 +209,13 @@ class _Run:
             if self._interrupt.is_set():
                 raise Interrupted
             busy = self._step()
-            self._tell()
+            self._show()
             # Also after success: a round trip is worth more when several results are there.
             wait_s = WAIT_FIRST_S if busy else min(WAIT_MOST_S, wait_s * 1.5)
             self._interrupt.wait(wait_s)
 
     def _is_done(self) -> bool:
-        return (self._feed is None or self._feed.ended) and not len(self._outbox)
+        return (self._feed is None or self._feed.finished) and not len(self._outbox)
 
     def _step(self) -> bool:
         """Do what can be done now; say whether there was anything. A broker that has gone away is waited for."""
@@ -241,7 +241,7 @@ class _Run:
         return bool(plans)
 
     def _next_plan(self) -> Plan | None:
-        return None if self._feed is None or self._feed.ended else self._feed.take()
+        return None if self._feed is None or self._feed.finished else self._feed.take()
 
     def _fetch(self) -> bool:
         found = False
@@ -253,7 +253,7 @@ class _Run:
                 self._bear(answer)
         return found
 
-    def _take(self, batch: Batch, answer: Answer) -> None:
+    def _take(self, batch: Batch, answer: TaskAnswer) -> None:
         self._refused = None
         settled = settle(batch, answer, self._writer.dimensions)
         self._writer.take(batch, settled)
@@ -263,8 +263,8 @@ class _Run:
     def _bear(self, exc: BaseException) -> None:
         """Bear with a worker that could not even try: perhaps it has just not heard of the endpoint yet."""
         since, _ = self._refused or (time.monotonic(), "")
-        told = isinstance(exc, PenstockError) and str(exc)
-        self._refused = (since, told or f"{type(exc).__name__}: {exc}")
+        words = isinstance(exc, PenstockError) and str(exc)
+        self._refused = (since, words or f"{type(exc).__name__}: {exc}")
         if time.monotonic() - since > WORKER_PATIENCE_S:
             raise JobError(
                 f"a worker cannot do the job: {self._refused[1]}. Mend that and run the same command again; it goes on "
@@ -287,14 +287,14 @@ class _Run:
         self._refuse_empty()
         self._writer.open_tally += self._outbox.take_billed_twice()
         self._writer.seal()
-        while self._writer.settle_echoes():
-            self._tell()
+        while self._writer.settle_duplicates():
+            self._show()
         report = self._report()
         self._folder.write_dead_letters()
         self._folder.write_report(report)
         self._ledger.finish(report)
         self._forget([])
-        self._tell(last=True)
+        self._show(last=True)
         return report
 
     def _refuse_empty(self) -> None:
@@ -330,11 +330,11 @@ class _Run:
 
     # The user ----------------------------------------------------------------------------------------
 
-    def _tell(self, *, last: bool = False) -> None:
+    def _show(self, *, last: bool = False) -> None:
         now = time.monotonic()
-        if now - self._told_at < TELL_S and not last:
+        if now - self._shown_at < TELL_S and not last:
             return
-        self._told_at = now
+        self._shown_at = now
         self._watch(self._snapshot())
 
     def _snapshot(self) -> Snapshot:
@@ -348,7 +348,7 @@ class _Run:
             tally,
             read,
             total,
-            self._feed is None or self._feed.ended,
+            self._feed is None or self._feed.finished,
             len(self._outbox),
             self._outbox.waiting,
             self._lane.state.state,

@@ -22,7 +22,7 @@ BATCH = 4096
 """Pieces whose words are counted together."""
 
 
-class _Piece(NamedTuple):
+class _Span(NamedTuple):
     start: int
     end: int
     words: int
@@ -51,22 +51,22 @@ def recursive_chunks(text: str, max_chunk_size: int, separators: Sequence[str]) 
     check_text(text)
     check_size(max_chunk_size)
     patterns = compile_separators(separators)
-    pieces = [_Piece(0, len(text), count_words(text))]
+    spans = [_Span(0, len(text), count_words(text))]
     for pattern in patterns:
-        if all(piece.words <= max_chunk_size for piece in pieces):
+        if all(span.words <= max_chunk_size for span in spans):
             break
-        pieces = list(_cut_long(text, pieces, pattern, max_chunk_size))
-    return [chunk for piece in pieces for chunk in _as_chunks(text, piece, max_chunk_size)]
+        spans = list(_cut_long(text, spans, pattern, max_chunk_size))
+    return [chunk for span in spans for chunk in _as_chunks(text, span, max_chunk_size)]
 
 
-def _cut_long(text: str, pieces: Iterable[_Piece], pattern: re.Pattern[str], most: int) -> Iterator[_Piece]:
+def _cut_long(text: str, spans: Iterable[_Span], pattern: re.Pattern[str], most: int) -> Iterator[_Span]:
     """Yield the pieces that fit, and in place of each that does not, its parts between matches, merged."""
     counter = WordCounter(text)
-    for piece in pieces:
-        if piece.words <= most:
-            yield piece
+    for span in spans:
+        if span.words <= most:
+            yield span
         else:
-            yield from _merge(_parts(piece, match_starts(pattern, text[piece.start : piece.end]), counter), most)
+            yield from _merge(_parts(span, match_starts(pattern, text[span.start : span.end]), counter), most)
 
 
 def match_starts(pattern: re.Pattern[str], text: str) -> Iterator[int]:
@@ -82,26 +82,26 @@ def match_starts(pattern: re.Pattern[str], text: str) -> Iterator[int]:
                 break
 
 
-def _parts(piece: _Piece, cuts: Iterable[int], counter: WordCounter) -> Iterator[_Piece]:
-    size = piece.end - piece.start
+def _parts(span: _Span, cuts: Iterable[int], counter: WordCounter) -> Iterator[_Span]:
+    size = span.end - span.start
     places = np.unique(np.fromiter((cut for cut in cuts if 0 < cut < size), np.int64))
-    places = np.concatenate(([0], places, [size])) + piece.start
+    places = np.concatenate(([0], places, [size])) + span.start
     for first in range(0, len(places) - 1, BATCH):
         batch = places[first : first + BATCH + 1]
         words = counter.count(batch[:-1], batch[1:]).tolist()
         for (start, end), count in zip(pairwise(batch.tolist()), words, strict=True):
-            yield _Piece(start, end, count)
+            yield _Span(start, end, count)
         counter.forget(int(batch[-1]))
 
 
-def _merge(parts: Iterable[_Piece], most: int) -> Iterator[_Piece]:
+def _merge(parts: Iterable[_Span], most: int) -> Iterator[_Span]:
     """Join neighbours as long as the sum of their words fits."""
-    whole: _Piece | None = None
+    whole: _Span | None = None
     for part in parts:
         if whole is None:
             whole = part
         elif whole.words + part.words <= most:
-            whole = _Piece(whole.start, part.end, whole.words + part.words)
+            whole = _Span(whole.start, part.end, whole.words + part.words)
         else:
             yield whole
             whole = part
@@ -109,8 +109,8 @@ def _merge(parts: Iterable[_Piece], most: int) -> Iterator[_Piece]:
         yield whole
 
 
-def _as_chunks(text: str, piece: _Piece, most: int) -> list[tuple[int, int]]:
-    if piece.words <= most:
-        return [(piece.start, piece.end)]
-    chunks = sentence_chunks(text[piece.start : piece.end], most, 0)
-    return [(piece.start + start, piece.start + end) for start, end in chunks]
+def _as_chunks(text: str, span: _Span, most: int) -> list[tuple[int, int]]:
+    if span.words <= most:
+        return [(span.start, span.end)]
+    chunks = sentence_chunks(text[span.start : span.end], most, 0)
+    return [(span.start + start, span.start + end) for start, end in chunks]

@@ -119,6 +119,6 @@ class _Chunker:
 
     def _split(self, end: int) -> None:
         """Split the open chunk, too long, between words; the last piece stays open for the sentences that follow."""
-        pieces, words = split_words(self.text[self.start : end], self.most, min(MOST_OVERLAP, (self.most - 1) // 2))
-        self.chunks += [(self.start + first, self.start + last) for first, last in pieces[:-1]]
-        self.start, self.words = self.start + pieces[-1][0], words
+        parts, words = split_words(self.text[self.start : end], self.most, min(MOST_OVERLAP, (self.most - 1) // 2))
+        self.chunks += [(self.start + first, self.start + last) for first, last in parts[:-1]]
+        self.start, self.words = self.start + parts[-1][0], words

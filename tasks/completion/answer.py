@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 from penstock.config.endpoints.endpoint import Endpoint
-from penstock.tasks.completion.publisher import Publisher
+from penstock.tasks.completion.publisher import StreamPublisher
 from penstock.tasks.request.http import exchange, stream_exchange
 from penstock.tasks.services.base import CompleteCall, Completion, Refused, Request, Response, Service, StreamReader
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 
 _WHOLE = ("json", "html")
-_PARKING = frozenset({Fate.QUOTA_EXHAUSTED, Fate.UNAUTHORIZED, Fate.NOT_FOUND})
+_PARKING = frozenset({OutcomeKind.QUOTA_EXHAUSTED, OutcomeKind.UNAUTHORIZED, OutcomeKind.NOT_FOUND})
 
 
-class Answer:
+class AnswerReader:
     """One call's answer: ``send`` and ``read`` are what a ``Conversation`` asks for.
 
     ``begun`` says that a part of a streamed answer has come: after that nothing is tried again.
     """
 
-    def __init__(self, service: Service, endpoint: Endpoint, call: CompleteCall, publisher: Publisher) -> None:
+    def __init__(self, service: Service, endpoint: Endpoint, call: CompleteCall, publisher: StreamPublisher) -> None:
         self._service, self._endpoint, self._call, self._publisher = service, endpoint, call, publisher
         self._reader: StreamReader | None = None
         self.begun = False
@@ -46,9 +46,9 @@ class Answer:
                 return await streamed.whole()
             self._reader = self._service.stream_reader(self._endpoint, self._call)
             try:
-                async for piece in streamed.pieces:
+                async for part in streamed.parts:
                     self.begun = True
-                    for delta in self._reader.feed(piece):
+                    for delta in self._reader.feed(part):
                         if not delta.done:
                             await self._publisher.put(delta)
                 self._reader.close()
@@ -62,12 +62,12 @@ class Answer:
             return self._service.read_completion(self._endpoint, self._call, response)
         completion = self._reader.completion()
         if not completion.choices:
-            raise Refused(self._final(Outcome(Fate.MALFORMED, "no_choices", "The stream had no choices.")))
+            raise Refused(self._final(Outcome(OutcomeKind.MALFORMED, "no_choices", "The stream had no choices.")))
         return completion
 
     def _final(self, outcome: Outcome) -> Outcome:
         """After the first byte nothing is tried again, for it may be billed, and may have been read."""
         if not self.begun:
             return outcome
-        fate = Fate.SERVER_ERROR if outcome.fate in _PARKING else outcome.fate
-        return replace(outcome, fate=fate, should_retry=False)
+        outcome_kind = OutcomeKind.SERVER_ERROR if outcome.kind in _PARKING else outcome.kind
+        return replace(outcome, kind=outcome_kind, should_retry=False)

@@ -10,7 +10,7 @@ import redis
 import redis.asyncio
 
 from penstock.tasks.completion import stream_entries
-from penstock.tasks.completion.stream_entries import Fields, pieces_of
+from penstock.tasks.completion.stream_entries import Fields, deltas_of
 from penstock.tasks.services.base import Delta
 from penstock.workers.results.types import CompleteResult
 
@@ -29,7 +29,7 @@ def stream_key(prefix: str, task_id: str) -> str:
     return f"{prefix}stream:{task_id}"
 
 
-class Publisher:
+class StreamPublisher:
     """Publishes one run of a task. Each delta is sent at once; those that come while the broker answers go together.
 
     A broker that is away costs readers the stream, never the caller the answer: they get it from the result.
@@ -51,7 +51,7 @@ class Publisher:
     async def put(self, delta: Delta) -> None:
         """Publish a delta; returns before it is sent, unless many wait."""
         self._begin()
-        self._pending.append(stream_entries.piece(self._run, self._count, delta))
+        self._pending.append(stream_entries.delta_entry(self._run, self._count, delta))
         self._count += 1
         sending = self._send()
         if len(self._pending) > AHEAD:
@@ -60,7 +60,7 @@ class Publisher:
     async def end(self, result: CompleteResult) -> None:
         """Publish the end, and before it the whole answer if none of it was published."""
         if not self._count:
-            for delta in pieces_of(result):
+            for delta in deltas_of(result):
                 await self.put(delta)
         self._begin()
         await self._close(stream_entries.end(self._run, self._count))

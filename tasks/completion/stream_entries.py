@@ -20,7 +20,7 @@ from penstock.tasks.services.base import Delta
 from penstock.workers.results.types import CompleteResult, Usage
 
 Fields = dict[Any, Any]
-Entry = tuple[bytes, Mapping[bytes, bytes]]
+StreamEntry = tuple[bytes, Mapping[bytes, bytes]]
 
 _TEXT_ONLY = frozenset({"index", "delta", "text", "finish_reason", "logprobs", "content_filter_results"})
 
@@ -30,7 +30,7 @@ def begin(run: str) -> Fields:
     return {"k": "b", "r": run}
 
 
-def piece(run: str, number: int, delta: Delta) -> Fields:
+def delta_entry(run: str, number: int, delta: Delta) -> Fields:
     """The entry of a delta. What the provider sent goes with it only where it says more than the text."""
     usage = list(vars(delta.usage).values()) if delta.usage else None
     raw = delta.raw if _says_more(delta) else None
@@ -75,7 +75,7 @@ class Reader:
         self._texts: dict[int, str] = {}
         self._yielded = False
 
-    def take(self, entries: Iterable[Entry]) -> Iterator[Delta]:
+    def take(self, entries: Iterable[StreamEntry]) -> Iterator[Delta]:
         """Yield the deltas in ``entries``.
 
         Raises:
@@ -150,7 +150,7 @@ def _error(value: bytes) -> PenstockError | None:
     return error
 
 
-def pieces_of(result: CompleteResult) -> list[Delta]:
+def deltas_of(result: CompleteResult) -> list[Delta]:
     """Return an answer that came whole as the deltas of a stream."""
     deltas = list(Reader().heal(result))
     return [replace(delta, restart=False) for delta in deltas]

@@ -16,7 +16,7 @@ from penstock.config.errors import InputInvalid
 from penstock.config.redis import connect, connect_async, translated
 from penstock.config.settings import Settings, load_settings
 from penstock.tasks.completion.publisher import stream_key
-from penstock.tasks.completion.stream_entries import Entry, Reader
+from penstock.tasks.completion.stream_entries import Reader, StreamEntry
 from penstock.tasks.services.base import Delta
 from penstock.workers.app import app
 from penstock.workers.results.types import CompleteResult
@@ -121,7 +121,7 @@ class _Watch:
             silence = min(silence, max(0.001, self._timeout - (time.monotonic() - self._heard_at)))
         return max(1, round(silence * 1000))
 
-    def heard(self, entries: list[Entry]) -> bool:
+    def heard(self, entries: list[StreamEntry]) -> bool:
         """Note whether anything came."""
         if entries:
             self._heard_at = time.monotonic()
@@ -136,7 +136,7 @@ class _Watch:
             )
 
 
-def _entries(found: Any) -> list[Entry]:
+def _entries(found: Any) -> list[StreamEntry]:
     """Return the entries of one stream, as either version of Redis' protocol gives them."""
     if not found:
         return []

@@ -8,10 +8,10 @@ from typing import Any
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType, load_service
 from penstock.config.errors import CutStream, InferenceFailed, InputInvalid, PenstockError, WrongTaskType
-from penstock.tasks.completion.answer import Answer
+from penstock.tasks.completion.answer import AnswerReader
 from penstock.tasks.completion.charge import Charge
-from penstock.tasks.completion.publisher import Publisher, stream_key
-from penstock.tasks.request.caller import Conversation
+from penstock.tasks.completion.publisher import StreamPublisher, stream_key
+from penstock.tasks.request.caller import Caller
 from penstock.tasks.request.delivery import Delivery
 from penstock.tasks.services.base import CompleteCall, Completion
 from penstock.workers.app import app
@@ -58,13 +58,13 @@ async def _complete(
 ) -> CompleteResult:
     shared = runtime()
     delivery = Delivery(shared, task.request)
-    publisher = Publisher(None)
+    publisher = StreamPublisher(None)
     try:
         endpoint = _endpoint(shared, endpoint_id)
         streamed = _streams(endpoint, stream, delivery)
         if streamed and delivery.task_id:
             key = stream_key(shared.settings.key_prefix, delivery.task_id)
-            publisher = Publisher(shared.async_client(), key, shared.settings.result_expires_s)
+            publisher = StreamPublisher(shared.async_client(), key, shared.settings.result_expires_s)
         call = prepare(endpoint, given, overrides, stream=streamed)
         result = await _converse(shared, endpoint, call, delivery, publisher)
     except PenstockError as exc:
@@ -75,29 +75,29 @@ async def _complete(
 
 
 async def _converse(
-    shared: Runtime, endpoint: Endpoint, call: CompleteCall, delivery: Delivery, publisher: Publisher
+    shared: Runtime, endpoint: Endpoint, call: CompleteCall, delivery: Delivery, publisher: StreamPublisher
 ) -> CompleteResult:
     """Ask, and ask again while the lane opens and closes; return the answer with what it all cost."""
     effort = await delivery.earlier()
     while True:
-        conversation = Conversation(shared, endpoint, bulk=delivery.bulk)
+        caller = Caller(shared, endpoint, bulk=delivery.bulk)
         try:
-            answer = await _ask(conversation, call, publisher)
+            answer = await _ask(caller, call, publisher)
             break
         except LaneClosed as closed:
-            effort += conversation.effort
+            effort += caller.effort
             await delivery.lane_closed(endpoint, closed, effort)  # returns only where there is no broker
-    return CompleteResult(answer.choices, answer.usage, answer.model, effort + conversation.effort, answer.extra)
+    return CompleteResult(answer.choices, answer.usage, answer.model, effort + caller.effort, answer.extra)
 
 
-async def _ask(conversation: Conversation, call: CompleteCall, publisher: Publisher) -> Completion:
-    endpoint, service = conversation.endpoint, conversation.service
-    answer, charge = Answer(service, endpoint, call, publisher), Charge(endpoint, call)
+async def _ask(caller: Caller, call: CompleteCall, publisher: StreamPublisher) -> Completion:
+    endpoint, service = caller.endpoint, caller.service
+    answer, charge = AnswerReader(service, endpoint, call, publisher), Charge(endpoint, call)
     try:
-        return await conversation.persist(
+        return await caller.persist(
             lambda authorised: service.complete_request(authorised, call),
             answer.read,
-            tokens=lambda: charge.estimate(conversation.lane.ratio),
+            tokens=lambda: charge.estimate(caller.lane.ratio),
             size=charge.size,
             used=charge.used,
             made=charge.made,

@@ -9,17 +9,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from penstock.tasks.request.caller import Conversation, Tries
+from penstock.tasks.request.caller import Caller, RetryState
 from penstock.tasks.services.base import EmbedCall, Embeddings, Refused
 from penstock.workers.lanes.decision import Decision, Step
-from penstock.workers.lanes.fair_queue import Ticket
+from penstock.workers.lanes.fair_queue import Permit
 from penstock.workers.lanes.lane import LaneClosed
 from penstock.workers.lanes.outcome import Outcome
 from penstock.workers.results.types import Effort, Failure, Usage
 
 
 @dataclass
-class Batch:
+class EmbedBatch:
     """Inputs of one call and what has come of each.
 
     Args:
@@ -28,7 +28,7 @@ class Batch:
         rows: the vector of each input that has one.
         failures: the failure of each that has none and will have none.
         usage, effort: what it all cost.
-        tries, refusals: most that any request of it has had without a good answer; they outlive a hand-back.
+        attempts, refusals: most that any request of it has had without a good answer; they outlive a hand-back.
         on_keep: is told of each request's inputs as they are done while others are not, to put them in safety.
     """
 
@@ -40,14 +40,14 @@ class Batch:
     failures: dict[int, Failure] = field(default_factory=dict)
     usage: Usage = Usage()
     effort: Effort = Effort()
-    tries: int = 0
+    attempts: int = 0
     refusals: int = 0
     model: str = ""
-    on_keep: Callable[[Batch, Sequence[int]], Awaitable[None]] | None = None
+    on_keep: Callable[[EmbedBatch, Sequence[int]], Awaitable[None]] | None = None
 
-    def tried(self) -> Tries:
+    def retry_state(self) -> RetryState:
         """Return what had been tried before the batch was handed back."""
-        return Tries(self.tries, self.refusals, sent=self.tries + self.refusals)
+        return RetryState(self.attempts, self.refusals, sent=self.attempts + self.refusals)
 
     def open(self, positions: Sequence[int]) -> list[int]:
         """Return those positions of which nothing has come yet."""
@@ -65,7 +65,7 @@ class Batch:
         if self.on_keep is not None and len(self.rows) + len(self.failures) < len(self.inputs):
             await self.on_keep(self, positions)
 
-    def take_in(self, other: Batch) -> None:
+    def take_in(self, other: EmbedBatch) -> None:
         """Take in all that has come of another batch over the same inputs."""
         self.rows, self.failures, self.model = other.rows, other.failures, other.model
         self.usage += other.usage
@@ -73,18 +73,18 @@ class Batch:
 
     def fail(self, positions: Sequence[int], outcome: Outcome, attempts: int) -> None:
         """Take in that these inputs cannot be done."""
-        code = outcome.code or outcome.fate.value
+        code = outcome.code or outcome.kind.value
         message = outcome.message or f"the service answered HTTP {outcome.status}"
         for n in positions:
             self.failures[n] = Failure(n, code, message, attempts)
 
 
 async def embed_positions(
-    conversation: Conversation,
-    batch: Batch,
+    caller: Caller,
+    batch: EmbedBatch,
     positions: Sequence[int],
-    tries: Tries | None = None,
-    ticket: Ticket | None = None,
+    retry: RetryState | None = None,
+    permit: Permit | None = None,
 ) -> None:
     """Embed some inputs of a batch in one request, in more if it must be; every one ends with a vector or a failure.
 
@@ -92,30 +92,30 @@ async def embed_positions(
         conversation: with the endpoint.
         batch: takes in what comes of them.
         positions: which inputs.
-        tries: what has been tried for them already.
+        retry: what has been tried for them already.
         ticket: leave to send, if it was had before.
 
     Raises:
         LaneClosed: not now; what has come so far is in the batch.
     """
-    tries = tries or Tries()
+    retry = retry or RetryState()
     while True:
-        if ticket is None:
-            batch.tries, batch.refusals = max(batch.tries, tries.tries), max(batch.refusals, tries.refusals)
-            ticket = await conversation.slot(lambda: _tokens(conversation, batch, positions))
+        if permit is None:
+            batch.attempts, batch.refusals = max(batch.attempts, retry.attempts), max(batch.refusals, retry.refusals)
+            permit = await caller.slot(lambda: _tokens(caller, batch, positions))
         try:
-            await batch.keep(positions, await _ask(conversation, ticket, batch, positions))
+            await batch.keep(positions, await _ask(caller, permit, batch, positions))
             return
         except Refused as refused:
             outcome = refused.outcome
-        ticket = None
-        decision = await conversation.after(outcome, tries, len(positions))
+        permit = None
+        decision = await caller.after(outcome, retry, len(positions))
         if decision.step is Step.FAIL:
-            batch.fail(positions, outcome, tries.sent)
+            batch.fail(positions, outcome, retry.sent)
             return
         if decision.step is Step.SPLIT:
             parts = _parts(positions, decision, outcome)
-            await in_parallel([embed_positions(conversation, batch, part, tries.part(len(part))) for part in parts])
+            await in_parallel([embed_positions(caller, batch, part, retry.part(len(part))) for part in parts])
             return
 
 
@@ -128,21 +128,21 @@ async def in_parallel(work: Sequence[Any]) -> None:
         raise error
 
 
-async def _ask(conversation: Conversation, ticket: Ticket, batch: Batch, positions: Sequence[int]) -> Embeddings:
+async def _ask(caller: Caller, permit: Permit, batch: EmbedBatch, positions: Sequence[int]) -> Embeddings:
     call = EmbedCall([batch.inputs[n] for n in positions], batch.input_type, batch.task_settings)
-    service = conversation.service
-    return await conversation.ask(
-        ticket,
+    service = caller.service
+    return await caller.ask(
+        permit,
         lambda endpoint: service.embed_request(endpoint, call),
-        lambda response: service.read_embeddings(conversation.endpoint, call, response),
+        lambda response: service.read_embeddings(caller.endpoint, call, response),
         size=batch.size(positions),
         inputs=len(positions),
         used=lambda answer: answer.usage.prompt_tokens or answer.usage.total_tokens,
     )
 
 
-def _tokens(conversation: Conversation, batch: Batch, positions: Sequence[int]) -> float:
-    return conversation.lane.ratio.estimate(batch.size(positions))
+def _tokens(caller: Caller, batch: EmbedBatch, positions: Sequence[int]) -> float:
+    return caller.lane.ratio.estimate(batch.size(positions))
 
 
 def _parts(positions: Sequence[int], decision: Decision, outcome: Outcome) -> list[Sequence[int]]:

@@ -17,10 +17,10 @@ from weakref import WeakKeyDictionary
 import orjson
 
 from penstock.config.endpoints.endpoint import Endpoint
-from penstock.tasks.embedding.batch import Batch, embed_positions
-from penstock.tasks.request.caller import Conversation
+from penstock.tasks.embedding.batch import EmbedBatch, embed_positions
+from penstock.tasks.request.caller import Caller
 from penstock.tasks.request.packing import budget_tokens, pack
-from penstock.workers.lanes.fair_queue import Ticket
+from penstock.workers.lanes.fair_queue import Permit
 from penstock.workers.lanes.lane import LaneClosed
 from penstock.workers.results.types import Effort, Failure, Usage
 from penstock.workers.runtime import Runtime
@@ -30,12 +30,12 @@ SMALL_TEXTS, SMALL_BYTES = 32, 32_768
 
 
 @dataclass(eq=False)
-class Rider:
+class PendingCall:
     """One caller's texts, and where its share of the outcome goes."""
 
     texts: Sequence[Any]
     sizes: Sequence[int]
-    arrived: asyncio.Future[Batch]
+    result: asyncio.Future[EmbedBatch]
 
     @property
     def size(self) -> int:
@@ -43,114 +43,114 @@ class Rider:
         return sum(self.sizes)
 
 
-class Coach:
+class Coalescer:
     """Gathers the callers of one endpoint, version and task settings."""
 
     def __init__(self, runtime: Runtime, endpoint: Endpoint, settings: Mapping[str, Any], input_type: str | None):
         self._runtime, self._endpoint = runtime, endpoint
         self._settings, self._input_type = settings, input_type
-        self._waiting: deque[Rider] = deque()
-        self._trips: set[asyncio.Task[None]] = set()
-        self._boarding = 0
+        self._waiting: deque[PendingCall] = deque()
+        self._flushes: set[asyncio.Task[None]] = set()
+        self._starting = 0
 
-    async def ride(self, texts: Sequence[Any], sizes: Sequence[int]) -> Batch:
+    async def embed(self, texts: Sequence[Any], sizes: Sequence[int]) -> EmbedBatch:
         """Embed these texts with those of others. Raises what ``embed_positions`` raises."""
-        rider = Rider(texts, sizes, asyncio.get_running_loop().create_future())
-        self._waiting.append(rider)
-        self._board()
-        return await rider.arrived
+        call = PendingCall(texts, sizes, asyncio.get_running_loop().create_future())
+        self._waiting.append(call)
+        self._start_flush()
+        return await call.result
 
-    def _board(self) -> None:
-        if self._waiting and not self._boarding:
-            self._boarding += 1
-            trip = asyncio.get_running_loop().create_task(self._trip())
-            self._trips.add(trip)
-            trip.add_done_callback(self._trips.discard)
+    def _start_flush(self) -> None:
+        if self._waiting and not self._starting:
+            self._starting += 1
+            flush = asyncio.get_running_loop().create_task(self._flush())
+            self._flushes.add(flush)
+            flush.add_done_callback(self._flushes.discard)
 
-    async def _trip(self) -> None:
-        conversation = Conversation(self._runtime, self._endpoint)
+    async def _flush(self) -> None:
+        caller = Caller(self._runtime, self._endpoint)
         try:
-            ticket = await conversation.slot(lambda: conversation.lane.ratio.estimate(self._next_size()))
+            permit = await caller.slot(lambda: caller.lane.ratio.estimate(self._next_size()))
         except Exception as exc:
-            self._boarding -= 1
+            self._starting -= 1
             self._throw(self._take_all(), exc)
             return
-        riders = self._take(ticket, conversation)
-        self._boarding -= 1
-        self._board()
+        calls = self._take(permit, caller)
+        self._starting -= 1
+        self._start_flush()
         try:
-            await self._carry(conversation, riders, ticket)
+            await self._carry(caller, calls, permit)
         except BaseException as exc:
-            self._throw(riders, exc)
+            self._throw(calls, exc)
             if not isinstance(exc, Exception):
                 raise
 
-    async def _carry(self, conversation: Conversation, riders: list[Rider], ticket: Ticket) -> None:
-        if not riders:
+    async def _carry(self, caller: Caller, calls: list[PendingCall], permit: Permit) -> None:
+        if not calls:
             return
-        texts = [text for rider in riders for text in rider.texts]
-        sizes = [size for rider in riders for size in rider.sizes]
-        batch = Batch(texts, sizes, self._input_type, self._settings)
+        texts = [text for call in calls for text in call.texts]
+        sizes = [size for call in calls for size in call.sizes]
+        batch = EmbedBatch(texts, sizes, self._input_type, self._settings)
         try:
-            await embed_positions(conversation, batch, range(len(texts)), ticket=ticket)
+            await embed_positions(caller, batch, range(len(texts)), permit=permit)
         except LaneClosed as closed:
-            closed.tries, closed.refusals = batch.tries, batch.refusals
+            closed.attempts, closed.refusals = batch.attempts, batch.refusals
             raise
         start = 0
-        for rider in riders:
-            share = range(start, start + len(rider.texts))
+        for call in calls:
+            share = range(start, start + len(call.texts))
             start = share.stop
-            if not rider.arrived.done():
-                rider.arrived.set_result(_share(batch, share, conversation.effort))
+            if not call.result.done():
+                call.result.set_result(_share(batch, share, caller.effort))
 
     def _next_size(self) -> int:
-        return sum(rider.size for rider in self._next())
+        return sum(call.size for call in self._next())
 
-    def _next(self) -> list[Rider]:
+    def _next(self) -> list[PendingCall]:
         """Return those who would ride now: as many as a request may carry."""
-        while self._waiting and self._waiting[0].arrived.done():
+        while self._waiting and self._waiting[0].result.done():
             self._waiting.popleft()
-        waiting = [rider for rider in self._waiting if not rider.arrived.done()]
-        sizes = [size for rider in waiting for size in rider.sizes]
+        waiting = [call for call in self._waiting if not call.result.done()]
+        sizes = [size for call in waiting for size in call.sizes]
         first = next(pack(sizes, self._endpoint.caps, budget_tokens(self._endpoint.rate_limit)), range(0))
-        riders: list[Rider] = []
+        calls: list[PendingCall] = []
         texts = 0
-        for rider in waiting:
-            texts += len(rider.texts)
-            if texts > len(first) and riders:
+        for call in waiting:
+            texts += len(call.texts)
+            if texts > len(first) and calls:
                 break
-            riders.append(rider)
-        return riders
+            calls.append(call)
+        return calls
 
-    def _take(self, ticket: Ticket, conversation: Conversation) -> list[Rider]:
+    def _take(self, permit: Permit, caller: Caller) -> list[PendingCall]:
         """Take those who ride: at most what was reserved where tokens are limited."""
         limited = bool(self._endpoint.rate_limit.tokens_per_minute)
-        riders: list[Rider] = []
+        calls: list[PendingCall] = []
         tokens = 0.0
-        for rider in self._next():
-            tokens += conversation.lane.ratio.estimate(rider.size)
-            if limited and riders and tokens > ticket.tokens * 1.05 + 1:
+        for call in self._next():
+            tokens += caller.lane.ratio.estimate(call.size)
+            if limited and calls and tokens > permit.tokens * 1.05 + 1:
                 break
-            riders.append(rider)
-        gone = set(map(id, riders))
-        self._waiting = deque(rider for rider in self._waiting if id(rider) not in gone)
-        return riders
+            calls.append(call)
+        gone = set(map(id, calls))
+        self._waiting = deque(call for call in self._waiting if id(call) not in gone)
+        return calls
 
-    def _take_all(self) -> list[Rider]:
-        riders = list(self._waiting)
+    def _take_all(self) -> list[PendingCall]:
+        calls = list(self._waiting)
         self._waiting.clear()
-        return riders
+        return calls
 
     @staticmethod
-    def _throw(riders: Sequence[Rider], exc: BaseException) -> None:
-        for rider in riders:
-            if not rider.arrived.done():
-                rider.arrived.set_exception(exc if isinstance(exc, Exception) else asyncio.CancelledError())
+    def _throw(calls: Sequence[PendingCall], exc: BaseException) -> None:
+        for call in calls:
+            if not call.result.done():
+                call.result.set_exception(exc if isinstance(exc, Exception) else asyncio.CancelledError())
 
 
-def _share(batch: Batch, positions: range, effort: Effort) -> Batch:
+def _share(batch: EmbedBatch, positions: range, effort: Effort) -> EmbedBatch:
     """Return one rider's part of the outcome, renumbered; tokens by its share of the bytes."""
-    own = Batch([batch.inputs[n] for n in positions], [batch.sizes[n] for n in positions], model=batch.model)
+    own = EmbedBatch([batch.inputs[n] for n in positions], [batch.sizes[n] for n in positions], model=batch.model)
     own.rows = {n - positions.start: batch.rows[n] for n in positions if n in batch.rows}
     own.failures = {
         n - positions.start: Failure(n - positions.start, failure.code, failure.message, failure.attempts)
@@ -164,19 +164,21 @@ def _share(batch: Batch, positions: range, effort: Effort) -> Batch:
     return own
 
 
-_coaches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Any, ...], Coach]] = WeakKeyDictionary()
+_coalescers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Any, ...], Coalescer]] = WeakKeyDictionary()
 
 
-def coach(runtime: Runtime, endpoint: Endpoint, settings: Mapping[str, Any], input_type: str | None) -> Coach:
+def coalescer(runtime: Runtime, endpoint: Endpoint, settings: Mapping[str, Any], input_type: str | None) -> Coalescer:
     """Return the coach of an endpoint and settings on this event loop."""
-    coaches = _coaches.setdefault(asyncio.get_running_loop(), {})
+    coalescers = _coalescers.setdefault(asyncio.get_running_loop(), {})
     wanted = orjson.dumps(settings, option=orjson.OPT_SORT_KEYS, default=str)
     key = (endpoint.inference_id, endpoint.version, wanted, input_type)
-    found = coaches.get(key)
+    found = coalescers.get(key)
     if found is None:
-        for old in [known for known in coaches if known[0] == endpoint.inference_id and known[1] != endpoint.version]:
-            del coaches[old]
-        found = coaches[key] = Coach(runtime, endpoint, settings, input_type)
+        for old in [
+            known for known in coalescers if known[0] == endpoint.inference_id and known[1] != endpoint.version
+        ]:
+            del coalescers[old]
+        found = coalescers[key] = Coalescer(runtime, endpoint, settings, input_type)
     return found
 
 

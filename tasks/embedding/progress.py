@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from celery.exceptions import Reject
 
-from penstock.tasks.embedding.batch import Batch
+from penstock.tasks.embedding.batch import EmbedBatch
 from penstock.tasks.request.caller import wait_for
 from penstock.tasks.request.delivery import Delivery
 from penstock.workers.lanes.lane import LaneClosed
@@ -34,7 +34,7 @@ class Progress:
         self._key = f"{runtime.settings.key_prefix}progress:{request.id}"
         self._saved = False
 
-    def restore(self, batch: Batch) -> None:
+    def restore(self, batch: EmbedBatch) -> None:
         """Fill in what an earlier run of this task had got, and what it had cost.
 
         Inputs of a run that ended without a word (its worker was killed) may have been sent: they count as possibly
@@ -53,12 +53,12 @@ class Progress:
         still_open = len(batch.open(range(len(batch.inputs))))
         batch.effort += Effort(retries=1, possibly_billed_twice=still_open)
 
-    async def checkpoint(self, batch: Batch, positions: Sequence[int]) -> None:
+    async def checkpoint(self, batch: EmbedBatch, positions: Sequence[int]) -> None:
         """Put the vectors of a finished request in safety, while the call's others are still to come."""
         if not self.delivery.direct:
             await self._save(batch, positions)
 
-    async def hand_back(self, batch: Batch, closed: LaneClosed) -> None:
+    async def hand_back(self, batch: EmbedBatch, closed: LaneClosed) -> None:
         """Give the message back to the broker, what has come of it kept; where nobody takes it back, wait here.
 
         Raises:
@@ -67,7 +67,7 @@ class Progress:
         if self.delivery.waits_here:
             await asyncio.sleep(wait_for(closed))
             return
-        batch.tries, batch.refusals = max(batch.tries, closed.tries), max(batch.refusals, closed.refusals)
+        batch.attempts, batch.refusals = max(batch.attempts, closed.attempts), max(batch.refusals, closed.refusals)
         await self._save(batch, list(batch.rows), clean=True)
         raise Reject(f"handed back, the lane is {closed.state}", requeue=True)
 
@@ -76,7 +76,7 @@ class Progress:
         if self._saved:
             await self._runtime.async_client().delete(self._key)
 
-    async def _save(self, batch: Batch, positions: Sequence[int], *, clean: bool = False) -> None:
+    async def _save(self, batch: EmbedBatch, positions: Sequence[int], *, clean: bool = False) -> None:
         self._saved = True
         fields: dict[Any, Any] = {NOTE: orjson.dumps(_note(batch))}
         if clean:
@@ -90,20 +90,20 @@ class Progress:
             await pipe.execute()
 
 
-def _note(batch: Batch) -> dict[str, Any]:
+def _note(batch: EmbedBatch) -> dict[str, Any]:
     return {
         "effort": vars(batch.effort),
         "usage": vars(batch.usage),
         "model": batch.model,
-        "tries": [batch.tries, batch.refusals],
+        "tries": [batch.attempts, batch.refusals],
         "failures": [vars(failure) for failure in batch.failures.values()],
     }
 
 
-def _fill(batch: Batch, kept: dict[bytes, bytes]) -> None:
+def _fill(batch: EmbedBatch, kept: dict[bytes, bytes]) -> None:
     note = orjson.loads(kept[NOTE])
     batch.usage, batch.effort, batch.model = Usage(**note["usage"]), Effort(**note["effort"]), note["model"]
-    batch.tries, batch.refusals = note["tries"]
+    batch.attempts, batch.refusals = note["tries"]
     batch.failures.update({failure["index"]: Failure(**failure) for failure in note["failures"]})
     for name, value in kept.items():
         if name.isdigit():

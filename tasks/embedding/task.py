@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import InputInvalid, WrongTaskType
-from penstock.tasks.embedding.batch import Batch, embed_positions, in_parallel
-from penstock.tasks.embedding.coalescer import coach, small
+from penstock.tasks.embedding.batch import EmbedBatch, embed_positions, in_parallel
+from penstock.tasks.embedding.coalescer import coalescer, small
 from penstock.tasks.embedding.progress import Progress
-from penstock.tasks.request.caller import Conversation, parked
-from penstock.tasks.request.packing import budget_tokens, hopeless, pack
+from penstock.tasks.request.caller import Caller, parked
+from penstock.tasks.request.packing import budget_tokens, certainly_too_long, pack
 from penstock.workers.app import app
 from penstock.workers.lanes.lane import LaneClosed
 from penstock.workers.lanes.tokens import byte_length
@@ -77,28 +77,30 @@ async def _closed(work: Awaitable[None]) -> LaneClosed | None:
     return None
 
 
-async def _work(shared: Runtime, endpoint: Endpoint, batch: Batch, progress: Progress) -> None:
+async def _work(shared: Runtime, endpoint: Endpoint, batch: EmbedBatch, progress: Progress) -> None:
     """Embed what is still open in the batch."""
     positions = batch.open(range(len(batch.inputs)))
     bulk = progress.delivery.bulk
     if not positions:
         return
     sizes = [batch.sizes[n] for n in positions]
-    if not bulk and small(sizes) and len(positions) == len(batch.inputs) and not batch.tries + batch.refusals:
-        batch.take_in(await coach(shared, endpoint, batch.task_settings, batch.input_type).ride(batch.inputs, sizes))
+    if not bulk and small(sizes) and len(positions) == len(batch.inputs) and not batch.attempts + batch.refusals:
+        batch.take_in(
+            await coalescer(shared, endpoint, batch.task_settings, batch.input_type).embed(batch.inputs, sizes)
+        )
         return
-    conversation = Conversation(shared, endpoint, bulk=bulk)
-    ratio = conversation.lane.ratio.bytes_per_token
+    caller = Caller(shared, endpoint, bulk=bulk)
+    ratio = caller.lane.ratio.bytes_per_token
     requests = pack(sizes, endpoint.caps, budget_tokens(endpoint.rate_limit), ratio)
     batch.on_keep = progress.checkpoint
     try:
-        work = [embed_positions(conversation, batch, [positions[n] for n in each], batch.tried()) for each in requests]
+        work = [embed_positions(caller, batch, [positions[n] for n in each], batch.retry_state()) for each in requests]
         await in_parallel(work)
     finally:
-        batch.effort += conversation.effort
+        batch.effort += caller.effort
 
 
-def prepare(endpoint: Endpoint, texts: Any, overrides: Mapping[str, Any]) -> Batch:
+def prepare(endpoint: Endpoint, texts: Any, overrides: Mapping[str, Any]) -> EmbedBatch:
     """Check a call's inputs: what can never be sent fails here, alone.
 
     Raises:
@@ -119,7 +121,7 @@ def prepare(endpoint: Endpoint, texts: Any, overrides: Mapping[str, Any]) -> Bat
         if fault is not None:
             failures[n] = Failure(n, *fault)
     sizes = [_size(value) for value in inputs]
-    return Batch(inputs, sizes, input_type, settings, failures=failures)
+    return EmbedBatch(inputs, sizes, input_type, settings, failures=failures)
 
 
 def _text(given: Any, endpoint: Endpoint) -> tuple[str, tuple[str, str] | None]:
@@ -128,7 +130,7 @@ def _text(given: Any, endpoint: Endpoint) -> tuple[str, tuple[str, str] | None]:
         return "", ("invalid_text", f"a text must be a string, not {type(text).__name__}")
     if not text.strip():
         return text, ("empty_text", "the text is empty or white space; services refuse such input")
-    if hopeless(text, endpoint.caps):
+    if certainly_too_long(text, endpoint.caps):
         limit = endpoint.caps.input_tokens
         return text, ("input_too_long", f"the text is far over the {limit} tokens of one input: chunk it first")
     return text, None
@@ -144,14 +146,14 @@ def _size(value: Any) -> int:
     return byte_length(value if isinstance(value, str) else str(value))
 
 
-def result(batch: Batch) -> EmbedResult:
+def result(batch: EmbedBatch) -> EmbedResult:
     """Put the rows together in input order."""
     vectors = _vectors(batch)
     failures = tuple(batch.failures[n] for n in sorted(batch.failures))
     return EmbedResult(vectors, batch.usage, batch.model, failures, batch.effort)
 
 
-def _vectors(batch: Batch) -> NDArray[Any]:
+def _vectors(batch: EmbedBatch) -> NDArray[Any]:
     if not batch.rows:
         return empty_vectors(len(batch.inputs))
     # What most have is right: one text's odd vector costs the others nothing.

@@ -12,24 +12,24 @@ from uuid import uuid4
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.errors import InferenceFailed, InputInvalid
-from penstock.tasks.images.record import Operation, Record
-from penstock.tasks.images.store import Folder, ObjectStore, keep_all
+from penstock.tasks.images.record import OperationRecord, RecordStore
+from penstock.tasks.images.store import ImageFolder, ObjectStore, keep_all
 from penstock.tasks.request.auth import authorised
-from penstock.tasks.request.caller import Conversation, Tries, failed
+from penstock.tasks.request.caller import Caller, RetryState, failed
 from penstock.tasks.request.delivery import Delivery
 from penstock.tasks.request.http import exchange
 from penstock.tasks.services.base import ImageCall, ImageOperation, Refused, Service
 from penstock.workers.lanes.decision import Step, backoff
-from penstock.workers.lanes.fair_queue import Ticket
+from penstock.workers.lanes.fair_queue import Permit
 from penstock.workers.lanes.lane import HAND_BACK_S, LaneClosed
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 from penstock.workers.lanes.tokens import byte_length
 from penstock.workers.results.types import Effort, Failure, ImageResult
 from penstock.workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-Announce = Callable[[str, Operation], None]
+Announce = Callable[[str, OperationRecord], None]
 
 #: Seconds between polls where the service names no pace (Azure's SDKs: 10), and the bounds of what it may name.
 PACE_S, LEAST_S, MOST_S = 5.0, 0.1, 60.0
@@ -40,14 +40,14 @@ POLL_S = 30.0
 #: Statuses by which a gateway says that it does not know what became of the request.
 _GATEWAY = frozenset({502, 504, 520, 522, 524})
 #: Answers to a poll that no further poll will change.
-_FINAL = frozenset({Fate.REQUEST_REFUSED, Fate.INPUT_REFUSED, Fate.TOO_LARGE})
+_FINAL = frozenset({OutcomeKind.REQUEST_REFUSED, OutcomeKind.INPUT_REFUSED, OutcomeKind.TOO_LARGE})
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ImageOptions:
     """What to do with the images, and how long to wait for them (seconds after the submit)."""
 
-    where: Folder | ObjectStore | None
+    where: ImageFolder | ObjectStore | None
     delete: bool
     deadline_s: float
 
@@ -64,12 +64,12 @@ class Generation:
     """
 
     def __init__(
-        self, runtime: Runtime, endpoint: Endpoint, delivery: Delivery, call: ImageCall, wishes: Wishes
+        self, runtime: Runtime, endpoint: Endpoint, delivery: Delivery, call: ImageCall, options: ImageOptions
     ) -> None:
-        self._endpoint, self._delivery, self._call, self._wishes = endpoint, delivery, call, wishes
-        self._conversation = Conversation(runtime, endpoint, bulk=delivery.bulk)
-        self._service: Service = self._conversation.service
-        self._record = Record(runtime, delivery.task_id, runtime.settings.result_expires_s + wishes.deadline_s)
+        self._endpoint, self._delivery, self._call, self._options = endpoint, delivery, call, options
+        self._caller = Caller(runtime, endpoint, bulk=delivery.bulk)
+        self._service: Service = self._caller.service
+        self._record = RecordStore(runtime, delivery.task_id, runtime.settings.result_expires_s + options.deadline_s)
         self._lease = delivery.task_id or uuid4().hex
 
     async def run(self, announce: Announce) -> ImageResult:
@@ -81,53 +81,53 @@ class Generation:
         """
         operation = await self._record.load()
         if operation is None:
-            self._conversation.effort = await self._delivery.noted() or Effort()
+            self._caller.effort = await self._delivery.noted() or Effort()
             operation = await self._submit()
-            if operation.stage == "submitted":
+            if operation.phase == "submitted":
                 announce("SUBMITTED", operation)
                 await self._rest(operation, operation.pace_s)
         self._check(operation)
-        while operation.stage == "submitted":
+        while operation.phase == "submitted":
             delay_s = await self._poll(operation)
-            if operation.stage == "submitted":
+            if operation.phase == "submitted":
                 announce("RUNNING", operation)
                 await self._rest(operation, delay_s)
         return await self._finish(operation)
 
-    def _check(self, operation: Operation) -> None:
-        if operation.stage == "failed":
+    def _check(self, operation: OperationRecord) -> None:
+        if operation.phase == "failed":
             raise InferenceFailed(*(operation.error or ("the operation failed",)))
-        if operation.stage == "submitting":
+        if operation.phase == "submitting":
             raise self._unknown("the worker ended before it had the answer", None, 1)
 
     # Submitting ---------------------------------------------------------------------------------------------------
 
-    async def _submit(self) -> Operation:
+    async def _submit(self) -> OperationRecord:
         """Submit, once; tried again only where the service has certainly not taken it."""
-        tries = Tries()
+        retry = RetryState()
         while True:
             try:
                 await authorised(self._endpoint, self._service)
             except Refused as refused:  # that a token's server is silent says nothing of the submit
-                await self._decide(refused.outcome, tries)
+                await self._decide(refused.outcome, retry)
                 continue
-            ticket = await self._slot()
-            operation = Operation("submitting", time.time() + self._wishes.deadline_s)
+            permit = await self._slot()
+            operation = OperationRecord("submitting", time.time() + self._options.deadline_s)
             if not await self._record.claim(operation):
                 return await self._record.load() or operation  # another run of this task was faster
             try:
-                answer = await self._ask(ticket)
+                answer = await self._ask(permit)
             except Refused as refused:
-                await self._refused(operation, refused.outcome, tries)
+                await self._refused(operation, refused.outcome, retry)
                 continue
             except InputInvalid:  # it cannot be written down, so it was not sent
                 await self._withdraw()
                 raise
             return await self._submitted(operation, answer)
 
-    async def _slot(self) -> Ticket:
+    async def _slot(self) -> Permit:
         """Wait for leave to submit: the lane's, and a place among the operations in flight."""
-        lane, size = self._conversation.lane, byte_length(self._call.prompt)
+        lane, size = self._caller.lane, byte_length(self._call.prompt)
         while True:
             waiting = lane.slot(
                 self._endpoint,
@@ -135,7 +135,7 @@ class Generation:
                 bulk=self._delivery.bulk,
                 operations=self._service.operations(self._endpoint),
                 lease=self._lease,
-                lease_s=self._wishes.deadline_s + 2 * MOST_S,
+                lease_s=self._options.deadline_s + 2 * MOST_S,
             )
             try:
                 return await asyncio.wait_for(waiting, HAND_BACK_S)
@@ -143,11 +143,11 @@ class Generation:
                 # Should a place have been given at this very moment, it is this task's still when it comes back.
                 await self._delivery.try_again(self._endpoint, random.uniform(0.5, 1.5) * AGAIN_S)
             except LaneClosed as closed:
-                await self._delivery.lane_closed(self._endpoint, closed, self._conversation.effort)
+                await self._delivery.lane_closed(self._endpoint, closed, self._caller.effort)
 
-    async def _ask(self, ticket: Ticket) -> ImageOperation:
-        return await self._conversation.ask(
-            ticket,
+    async def _ask(self, permit: Permit) -> ImageOperation:
+        return await self._caller.ask(
+            permit,
             lambda authorised: self._service.image_request(authorised, self._call),
             lambda response: self._service.read_image(self._endpoint, self._call, response),
             size=byte_length(self._call.prompt),
@@ -155,39 +155,39 @@ class Generation:
             made=lambda answer: answer.usage.completion_tokens,
         )
 
-    async def _refused(self, operation: Operation, outcome: Outcome, tries: Tries) -> None:
+    async def _refused(self, operation: OperationRecord, outcome: Outcome, retry: RetryState) -> None:
         """Decide after a submit without a good answer; returns when it is to be made again."""
-        attempts = self._conversation.effort.requests
-        if outcome.fate is Fate.NO_ANSWER or outcome.status in _GATEWAY:
+        attempts = self._caller.effort.requests
+        if outcome.kind is OutcomeKind.NO_ANSWER or outcome.status in _GATEWAY:
             await self._fail(operation, self._unknown(outcome.message, outcome.status, attempts))
-        if outcome.fate is Fate.MALFORMED or outcome.code == "foreign_operation_location":
+        if outcome.kind is OutcomeKind.MALFORMED or outcome.code == "foreign_operation_location":
             await self._fail(operation, failed(self._endpoint, outcome, attempts))
         await self._withdraw()
-        await self._decide(outcome, tries)
+        await self._decide(outcome, retry)
 
     async def _withdraw(self) -> None:
         """The submit was certainly not taken: what was written down no longer holds."""
         await self._record.forget()
         await self._release()
 
-    async def _decide(self, outcome: Outcome, tries: Tries) -> None:
+    async def _decide(self, outcome: Outcome, retry: RetryState) -> None:
         """Wait, or give up; returns when it is to be tried again."""
         try:
-            decision = await self._conversation.after(outcome, tries, 1)
+            decision = await self._caller.after(outcome, retry, 1)
         except LaneClosed as closed:
-            await self._delivery.lane_closed(self._endpoint, closed, self._conversation.effort)
+            await self._delivery.lane_closed(self._endpoint, closed, self._caller.effort)
             return
         if decision.step in (Step.FAIL, Step.SPLIT):
-            raise failed(self._endpoint, outcome, self._conversation.effort.requests)
+            raise failed(self._endpoint, outcome, self._caller.effort.requests)
 
-    async def _submitted(self, operation: Operation, answer: ImageOperation) -> Operation:
+    async def _submitted(self, operation: OperationRecord, answer: ImageOperation) -> OperationRecord:
         now = time.time()
-        operation.effort = self._conversation.effort
+        operation.effort = self._caller.effort
         operation.operation_id, operation.poll_url = answer.operation_id, answer.poll_url
         if answer.poll_url is None or answer.state in ("SUCCEEDED", "FAILED"):
             await self._take(operation, answer)
             return operation
-        operation.stage = "submitted"
+        operation.phase = "submitted"
         operation.times, operation.pace_s = {"SUBMITTED": now}, _pace(answer.delay_s)
         await self._record.save(operation)
         return operation
@@ -202,7 +202,7 @@ class Generation:
 
     # Looking after it -----------------------------------------------------------------------------------------------
 
-    async def _poll(self, operation: Operation) -> float:
+    async def _poll(self, operation: OperationRecord) -> float:
         """Look where the operation stands. Returns seconds until the next look."""
         operation.polls += 1
         operation.effort += Effort(requests=1)
@@ -221,26 +221,26 @@ class Generation:
         await self._check_deadline(operation, "it still runs")
         return _pace(answer.delay_s)
 
-    async def _trouble(self, operation: Operation, outcome: Outcome) -> float:
+    async def _trouble(self, operation: OperationRecord, outcome: Outcome) -> float:
         """A poll without a good answer: the images may be there all the same, so it is looked again in time."""
         operation.troubles += 1
-        if outcome.fate in _FINAL:
+        if outcome.kind in _FINAL:
             await self._fail(operation, failed(self._endpoint, outcome, operation.effort.requests))
         logger.warning("operation %s: no state (%s %s)", operation.operation_id, outcome.code, outcome.message)
         await self._check_deadline(operation, f"its state could not be read: {outcome.message}")
         return _pace(1.0 + backoff(operation.troubles) if outcome.delay_s is None else outcome.delay_s)
 
-    async def _check_deadline(self, operation: Operation, what: str) -> None:
+    async def _check_deadline(self, operation: OperationRecord, what: str) -> None:
         if time.time() >= operation.deadline:
             message = (
                 f"[{self._endpoint.inference_id}] operation {operation.operation_id} has no images after "
-                f"{self._wishes.deadline_s:g} s ({what.rstrip('. ')}); call again with a longer deadline_s, and see "
+                f"{self._options.deadline_s:g} s ({what.rstrip('. ')}); call again with a longer deadline_s, and see "
                 "whether the service is well"
             )
             error = InferenceFailed(message, "deadline_exceeded", None, operation.effort.requests)
             await self._fail(operation, error)
 
-    async def _rest(self, operation: Operation, delay_s: float) -> None:
+    async def _rest(self, operation: OperationRecord, delay_s: float) -> None:
         """Set the message aside until the next look, or the deadline if that is sooner."""
         delay_s = max(LEAST_S, min(delay_s, operation.deadline - time.time() + 0.05))
         await self._record.save(operation)
@@ -248,12 +248,12 @@ class Generation:
 
     # The end --------------------------------------------------------------------------------------------------------
 
-    async def _take(self, operation: Operation, answer: ImageOperation) -> None:
+    async def _take(self, operation: OperationRecord, answer: ImageOperation) -> None:
         """Take in the end of an operation."""
         if answer.state == "FAILED":
-            outcome = answer.outcome or Outcome(Fate.SERVER_ERROR, "operation_failed", "The operation failed.")
+            outcome = answer.outcome or Outcome(OutcomeKind.SERVER_ERROR, "operation_failed", "The operation failed.")
             await self._fail(operation, failed(self._endpoint, outcome, operation.effort.requests))
-        operation.stage = "answered"
+        operation.phase = "answered"
         operation.times["SUCCEEDED"] = time.time()
         operation.result = ImageResult(
             answer.urls,
@@ -266,25 +266,25 @@ class Generation:
         await self._record.save(operation)
         await self._release()
 
-    async def _finish(self, operation: Operation) -> ImageResult:
+    async def _finish(self, operation: OperationRecord) -> ImageResult:
         """Keep the images, delete them at the service, each if wished."""
         result = operation.result
         assert result is not None
-        if operation.stage == "answered":
-            if self._wishes.where is not None:
+        if operation.phase == "answered":
+            if self._options.where is not None:
                 own = self._service.image_request(self._endpoint, self._call).url
-                result = await keep_all(result, self._wishes.where, self._lease, own, self._endpoint.timeout_s)
+                result = await keep_all(result, self._options.where, self._lease, own, self._endpoint.timeout_s)
             result = replace(result, effort=operation.effort, times=operation.times)
-            operation.result, operation.stage = result, "done"
+            operation.result, operation.phase = result, "done"
             await self._record.save(operation)
         # Not before the result is in safety; and not if an image is still at the service alone.
-        if self._wishes.delete and operation.poll_url and len(result.files) == len(result.urls):
+        if self._options.delete and operation.poll_url and len(result.files) == len(result.urls):
             await self._delete(operation)
         return result
 
-    async def _delete(self, operation: Operation) -> None:
+    async def _delete(self, operation: OperationRecord) -> None:
         """Delete the operation at the service. That it could not be is no failure of the call: it expires in a day."""
-        for tries in (1, 2, 3):
+        for attempt in (1, 2, 3):
             try:
                 known = await authorised(self._endpoint, self._service)
                 request = self._service.delete_request(known, operation.poll_url or "")
@@ -296,19 +296,19 @@ class Generation:
                 why = f"HTTP {response.status}"
             except Refused as refused:
                 why = refused.outcome.message
-            await asyncio.sleep(backoff(tries))
+            await asyncio.sleep(backoff(attempt))
         logger.warning("operation %s could not be deleted (%s)", operation.operation_id, why)
 
-    async def _fail(self, operation: Operation, error: InferenceFailed) -> None:
+    async def _fail(self, operation: OperationRecord, error: InferenceFailed) -> None:
         """End it with an error, the same however often the message is delivered again."""
-        operation.stage, operation.error = "failed", list(error.args)
+        operation.phase, operation.error = "failed", list(error.args)
         await self._record.save(operation)
         await self._release()
         raise error
 
     async def _release(self) -> None:
         if self._service.operations(self._endpoint):
-            await self._conversation.lane.release(self._lease)
+            await self._caller.lane.release(self._lease)
 
 
 def _pace(delay_s: float | None) -> float:

@@ -15,13 +15,13 @@ from penstock.workers.results.codec import decode, encode
 from penstock.workers.results.types import Effort, ImageResult
 from penstock.workers.runtime import Runtime
 
-Stage = Literal["submitting", "submitted", "answered", "done", "failed"]
+Phase = Literal["submitting", "submitted", "answered", "done", "failed"]
 
 _OPERATION, _RESULT = "operation", "result"
 
 
 @dataclass
-class Operation:
+class OperationRecord:
     """An image generation.
 
     Args:
@@ -37,7 +37,7 @@ class Operation:
         result: the images, from ``answered`` on.
     """
 
-    stage: Stage
+    phase: Phase
     deadline: float
     operation_id: str | None = None
     poll_url: str | None = None
@@ -55,7 +55,7 @@ def record_key(prefix: str, task_id: str) -> str:
     return f"{prefix}image:{task_id}"
 
 
-class Record:
+class RecordStore:
     """The record of one task's operation.
 
     Args:
@@ -68,7 +68,7 @@ class Record:
         self._runtime, self._expires_s = runtime, round(expires_s)
         self._key = record_key(runtime.settings.key_prefix, task_id) if task_id else None
 
-    async def load(self) -> Operation | None:
+    async def load(self) -> OperationRecord | None:
         """Return what is known, None if nothing has been begun."""
         if self._key is None:
             return None
@@ -78,9 +78,9 @@ class Record:
         fields = orjson.loads(kept[_OPERATION.encode()])
         fields["effort"] = Effort(**fields["effort"])
         packed = kept.get(_RESULT.encode())
-        return Operation(**fields, result=decode(packed) if packed else None)
+        return OperationRecord(**fields, result=decode(packed) if packed else None)
 
-    async def claim(self, operation: Operation) -> bool:
+    async def claim(self, operation: OperationRecord) -> bool:
         """Write the operation down, unless another run has done so; returns whether it did."""
         if self._key is None:
             return True
@@ -89,7 +89,7 @@ class Record:
         await client.expire(self._key, self._expires_s)
         return bool(mine)
 
-    async def save(self, operation: Operation) -> None:
+    async def save(self, operation: OperationRecord) -> None:
         """Write the operation down."""
         if self._key is None:
             return
@@ -107,7 +107,7 @@ class Record:
             await self._runtime.async_client().delete(self._key)
 
 
-def _pack(operation: Operation) -> bytes:
+def _pack(operation: OperationRecord) -> bytes:
     fields = asdict(operation)
     del fields["result"]
     return orjson.dumps(fields)

@@ -20,17 +20,17 @@ from penstock.tasks.request.http import stream_exchange
 from penstock.tasks.services.base import Refused, Request
 from penstock.tasks.services.wire import urls
 from penstock.workers.lanes.decision import backoff
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 from penstock.workers.results.types import Failure, ImageResult
 
 #: Bytes of an image at most. The largest PNG that any service draws is about half of it.
 MOST_BYTES = 64 * 1024 * 1024
 #: Requests for one image at most.
-TRIES = 4
+ATTEMPTS = 4
 
 _EXTENSIONS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp", "image/gif": ".gif"}
 _MARKS = ((b"\x89PNG\r\n\x1a\n", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"GIF8", ".gif"))
-_AGAIN = frozenset({Fate.NOT_SENT, Fate.NO_ANSWER, Fate.SERVER_ERROR, Fate.RATE_LIMITED})
+_AGAIN = frozenset({OutcomeKind.NOT_SENT, OutcomeKind.NO_ANSWER, OutcomeKind.SERVER_ERROR, OutcomeKind.RATE_LIMITED})
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -81,17 +81,17 @@ async def fetch(url: str, own: str, timeout_s: float, most: int = MOST_BYTES) ->
     """
     if not may_fetch(url, own):
         raise NotKept("foreign_image_url", "the image's URL is neither https nor of the endpoint's own server")
-    tries = 1
+    attempt = 1
     while True:
         try:
             return await _fetch_once(url, timeout_s, most)
         except Refused as refused:
             outcome = refused.outcome
-            if outcome.fate not in _AGAIN or tries >= TRIES:
+            if outcome.kind not in _AGAIN or attempt >= ATTEMPTS:
                 words = outcome.message or f"HTTP {outcome.status}"
                 raise NotKept("download_failed", f"the image could not be fetched: {words}") from refused
-        await asyncio.sleep(backoff(tries))
-        tries += 1
+        await asyncio.sleep(backoff(attempt))
+        attempt += 1
 
 
 async def _fetch_once(url: str, timeout_s: float, most: int) -> Picture:
@@ -99,8 +99,8 @@ async def _fetch_once(url: str, timeout_s: float, most: int) -> Picture:
         if streamed.status != 200:
             raise Refused(_refused(streamed.status))
         data = bytearray()
-        async for piece in streamed.pieces:
-            data += piece
+        async for part in streamed.parts:
+            data += part
             if len(data) > most:
                 raise NotKept("image_too_large", f"the image has more than {most:,} bytes")
     kind = streamed.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -109,8 +109,8 @@ async def _fetch_once(url: str, timeout_s: float, most: int) -> Picture:
 
 def _refused(status: int) -> Outcome:
     again = status in (408, 429) or status >= 500
-    fate = Fate.SERVER_ERROR if again else Fate.REQUEST_REFUSED
-    return Outcome(fate, "download_failed", f"HTTP {status} from where the image is kept", status)
+    outcome_kind = OutcomeKind.SERVER_ERROR if again else OutcomeKind.REQUEST_REFUSED
+    return Outcome(outcome_kind, "download_failed", f"HTTP {status} from where the image is kept", status)
 
 
 def decoded(text: str, most: int = MOST_BYTES) -> Picture:
@@ -139,7 +139,7 @@ def picture(data: bytes, kind: str = "") -> Picture:
 # Where they go ------------------------------------------------------------------------------------------------------
 
 
-class Folder:
+class ImageFolder:
     """A folder on this machine. Files appear whole or not at all."""
 
     def __init__(self, path: Path) -> None:
@@ -187,7 +187,7 @@ class ObjectStore:
         return str(self._files.unstrip_protocol(path))
 
 
-def store(out: str | os.PathLike[str], *, relative: bool = True) -> Folder | ObjectStore:
+def store(out: str | os.PathLike[str], *, relative: bool = True) -> ImageFolder | ObjectStore:
     """Return where images go.
 
     Args:
@@ -204,11 +204,11 @@ def store(out: str | os.PathLike[str], *, relative: bool = True) -> Folder | Obj
     path = Path(text.removeprefix("file://"))
     if not relative and not path.is_absolute():
         raise InputInvalid(f"[out] must be an absolute folder on the worker's machine, or a URL; got {text!r}")
-    return Folder(path)
+    return ImageFolder(path)
 
 
 async def keep_all(
-    result: ImageResult, where: Folder | ObjectStore, name: str, own: str, timeout_s: float
+    result: ImageResult, where: ImageFolder | ObjectStore, name: str, own: str, timeout_s: float
 ) -> ImageResult:
     """Keep all images of a result, those that can be; the others become failures.
 
@@ -237,7 +237,7 @@ async def keep_all(
 
 
 async def _keep(
-    where: Folder | ObjectStore, identity: str, index: int, image: Mapping[str, str], own: str, timeout_s: float
+    where: ImageFolder | ObjectStore, identity: str, index: int, image: Mapping[str, str], own: str, timeout_s: float
 ) -> str | Failure:
     """Keep one image: its path or URL, or why there is none."""
     try:

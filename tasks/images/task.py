@@ -11,8 +11,8 @@ from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import InputInvalid, WrongTaskType
 from penstock.tasks.completion.task import divide
-from penstock.tasks.images.generation import Generation, Wishes
-from penstock.tasks.images.record import Operation, record_key
+from penstock.tasks.images.generation import Generation, ImageOptions
+from penstock.tasks.images.record import OperationRecord, record_key
 from penstock.tasks.images.store import store
 from penstock.tasks.request.delivery import Delivery
 from penstock.tasks.services.base import ImageCall
@@ -80,26 +80,26 @@ def generate_image(
 
 
 async def _generate(
-    task: Any, prompt: Any, endpoint_id: str, given: Mapping[str, Any], wishes: tuple[str | None, bool, float]
+    task: Any, prompt: Any, endpoint_id: str, given: Mapping[str, Any], options: tuple[str | None, bool, float]
 ) -> ImageResult:
     shared = runtime()
     delivery = Delivery(shared, task.request)
     endpoint = _endpoint(shared, endpoint_id)
     call = prepare(endpoint, prompt, given)
-    out, delete, deadline_s = wishes
+    out, delete, deadline_s = options
     if not isinstance(deadline_s, int | float) or not 0 < deadline_s <= 86_400:
         raise InputInvalid(f"[deadline_s] must be seconds, more than 0 and at most 86400; got {deadline_s!r}")
     if delete and not out:
         raise InputInvalid("[delete] needs [out]: else nobody would ever have the images")
     where = store(out, relative=delivery.direct) if out else None
-    generation = Generation(shared, endpoint, delivery, call, Wishes(where, delete, deadline_s))
+    generation = Generation(shared, endpoint, delivery, call, ImageOptions(where, delete, deadline_s))
     return await generation.run(_announcer(task, delivery))
 
 
 def _announcer(task: Any, delivery: Delivery) -> Any:
     """Return what tells the result back end of an operation's state."""
 
-    def announce(state: str, operation: Operation) -> None:
+    def announce(state: str, operation: OperationRecord) -> None:
         if not delivery.direct:
             meta = {"operation_id": operation.operation_id, "times": operation.times, "polls": operation.polls}
             task.update_state(state=state, meta=meta)

@@ -15,9 +15,9 @@ from penstock.tasks.request.auth import authorised
 from penstock.tasks.request.http import client, exchange
 from penstock.tasks.services.base import Refused, Request, Response, Service
 from penstock.workers.lanes.decision import Attempt, Decision, Policy, Step, decide
-from penstock.workers.lanes.fair_queue import Ticket
+from penstock.workers.lanes.fair_queue import Permit
 from penstock.workers.lanes.lane import HAND_BACK_S, Lane, LaneClosed
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 from penstock.workers.results.types import Effort
 from penstock.workers.runtime import Runtime
 
@@ -26,17 +26,17 @@ Send = Callable[[Request, float], Awaitable[Response]]
 
 
 @dataclass
-class Tries:
+class RetryState:
     """What has been tried for one request's inputs; goes with them when they are split.
 
     Args:
-        tries, refusals: what counts towards the decision; see ``Attempt``.
+        attempts, refusals: what counts towards the decision; see ``Attempt``.
         sent: requests in which they were.
         started: when, by the monotonic clock, in seconds.
         isolated: whether they were split off a request that had failed too often.
     """
 
-    tries: int = 0
+    attempts: int = 0
     refusals: int = 0
     sent: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -45,18 +45,18 @@ class Tries:
     def attempt(self, inputs: int, lane: Lane) -> Attempt:
         """Say it as the decision wants to know it."""
         elapsed = time.monotonic() - self.started
-        return Attempt(self.tries, self.refusals, elapsed, inputs, lane.served_at > self.started, self.isolated)
+        return Attempt(self.attempts, self.refusals, elapsed, inputs, lane.served_at > self.started, self.isolated)
 
-    def part(self, inputs: int) -> Tries:
+    def part(self, inputs: int) -> RetryState:
         """Of a part of a request that was split.
 
         Several inputs are known to be stubborn and are split at their next failure. One input has never been tried
         alone: it gets tries of its own, so that neither its neighbours' misfortunes nor chance make it fail.
         """
-        return Tries(min(self.tries, 2) if inputs > 1 else 0, sent=self.sent, isolated=True)
+        return RetryState(min(self.attempts, 2) if inputs > 1 else 0, sent=self.sent, isolated=True)
 
 
-class Conversation:
+class Caller:
     """The requests of one call.
 
     Args:
@@ -73,14 +73,14 @@ class Conversation:
         self.policy = Policy(settings.retry_attempts, settings.retry_budget_s, settings.max_delay_s)
         self.effort = Effort()
 
-    async def slot(self, tokens: Callable[[], float]) -> Ticket:
+    async def slot(self, tokens: Callable[[], float]) -> Permit:
         """Wait for leave to send."""
         client()  # made while there is time: who has leave must not be late
         return await self.lane.slot(self.endpoint, tokens, bulk=self.bulk)
 
     async def ask(
         self,
-        ticket: Ticket,
+        permit: Permit,
         build: Callable[[Endpoint], Request],
         read: Callable[[Response], T],
         *,
@@ -112,16 +112,16 @@ class Conversation:
             response = await send(request, self.endpoint.timeout_s)
             answer = read(response)
         except Refused as refused:
-            await self._tell(ticket, refused.outcome, inputs)
+            await self._tell(permit, refused.outcome, inputs)
             raise
-        self.lane.settle(ticket, size, used(answer), time.monotonic() - started, made(answer))
+        self.lane.settle(permit, size, used(answer), time.monotonic() - started, made(answer))
         self.lane.learn(self.endpoint, self.service.limits(response))
         return answer
 
-    async def _tell(self, ticket: Ticket, outcome: Outcome, inputs: int) -> None:
-        if outcome.fate is Fate.RATE_LIMITED:
+    async def _tell(self, permit: Permit, outcome: Outcome, inputs: int) -> None:
+        if outcome.kind is OutcomeKind.RATE_LIMITED:
             self.effort += Effort(rate_limited=1)
-            await self.lane.refused(ticket, outcome, self._cool_down(outcome))
+            await self.lane.refused(permit, outcome, self._cool_down(outcome))
             return
         self.lane.learn(self.endpoint, outcome.limits)
         if outcome.billed:
@@ -130,28 +130,28 @@ class Conversation:
 
     def _cool_down(self, outcome: Outcome) -> float:
         """Seconds for which the lane cools after a 429."""
-        decision = decide(outcome, Attempt(tries=0, refusals=1), self.policy)
+        decision = decide(outcome, Attempt(attempts=0, refusals=1), self.policy)
         return min(decision.delay_s, self.policy.max_delay_s)
 
-    async def after(self, outcome: Outcome, tries: Tries, inputs: int) -> Decision:
+    async def after(self, outcome: Outcome, retry: RetryState, inputs: int) -> Decision:
         """Decide what follows; wait here if that is it. Counts the try.
 
         Raises:
             LaneClosed: the lane is parked by this very outcome, or the wait is too long for a worker to hold it.
         """
-        tries.sent += 1
-        if outcome.fate is Fate.RATE_LIMITED:
-            tries.refusals += 1
+        retry.sent += 1
+        if outcome.kind is OutcomeKind.RATE_LIMITED:
+            retry.refusals += 1
         else:
-            tries.tries += 1
-        decision = decide(outcome, tries.attempt(inputs, self.lane), self.policy)
+            retry.attempts += 1
+        decision = decide(outcome, retry.attempt(inputs, self.lane), self.policy)
         if decision.step is Step.PARK:
             why = await self.lane.park(self.endpoint, outcome)
             raise LaneClosed("parked", why, 0.0)
         if decision.step in (Step.WAIT, Step.SPLIT):
             self.effort += Effort(retries=1)
         # A lane that cools makes its requests wait by itself.
-        if decision.step is Step.WAIT and outcome.fate is not Fate.RATE_LIMITED:
+        if decision.step is Step.WAIT and outcome.kind is not OutcomeKind.RATE_LIMITED:
             await asyncio.sleep(decision.delay_s)
         return decision
 
@@ -176,13 +176,13 @@ class Conversation:
             InferenceFailed: the final "no".
             LaneClosed: not now.
         """
-        tries = Tries()
+        retry = RetryState()
         while True:
-            ticket = await self.slot(tokens)
+            permit = await self.slot(tokens)
             try:
-                return await self.ask(ticket, build, read, size=size, used=used, made=made, send=send)
+                return await self.ask(permit, build, read, size=size, used=used, made=made, send=send)
             except Refused as refused:
-                decision = await self.after(refused.outcome, tries, 1)
+                decision = await self.after(refused.outcome, retry, 1)
                 if decision.step in (Step.FAIL, Step.SPLIT):
                     raise failed(self.endpoint, refused.outcome, self.effort.requests) from None
 
@@ -190,8 +190,8 @@ class Conversation:
 def failed(endpoint: Endpoint, outcome: Outcome, attempts: int) -> InferenceFailed:
     """Return the error of a call that the service will not do."""
     status = f" (HTTP {outcome.status})" if outcome.status else ""
-    message = f"[{endpoint.inference_id}] {outcome.code or outcome.fate.value}{status}: {outcome.message}"
-    return InferenceFailed(message, outcome.code or outcome.fate.value, outcome.status, attempts)
+    message = f"[{endpoint.inference_id}] {outcome.code or outcome.kind.value}{status}: {outcome.message}"
+    return InferenceFailed(message, outcome.code or outcome.kind.value, outcome.status, attempts)
 
 
 def parked(endpoint: Endpoint, closed: LaneClosed) -> LaneParked:

@@ -21,7 +21,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from penstock.config.settings import load_settings
 from penstock.tasks.services.base import Refused, Request, Response
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 from penstock.workers.pool.loop import at_close
 
 #: Connections one process may open; the lanes bound what is in flight.
@@ -74,11 +74,11 @@ class Streamed:
 
     status: int
     headers: Mapping[str, str]
-    pieces: AsyncIterator[bytes]
+    parts: AsyncIterator[bytes]
 
     async def whole(self) -> Response:
         """Read the rest of the body. Raises Refused as ``exchange`` does."""
-        return Response(self.status, self.headers, b"".join([piece async for piece in self.pieces]))
+        return Response(self.status, self.headers, b"".join([part async for part in self.parts]))
 
 
 @contextlib.asynccontextmanager
@@ -100,24 +100,24 @@ async def stream_exchange(request: Request, timeout_s: float, silence_s: float =
             sent = client().build_request(request.method, request.url, headers=headers, content=request.body or None)
             answer = await client().send(sent, stream=True)
     try:
-        yield Streamed(answer.status_code, _lower(answer.headers), _pieces(answer, end, timeout_s, silence_s))
+        yield Streamed(answer.status_code, _lower(answer.headers), _parts(answer, end, timeout_s, silence_s))
     finally:
         with contextlib.suppress(httpx.HTTPError, aiohttp.ClientError, OSError):  # of what nobody waits for any more
             await answer.aclose()
 
 
-async def _pieces(answer: httpx.Response, end: float, timeout_s: float, silence_s: float) -> AsyncIterator[bytes]:
+async def _parts(answer: httpx.Response, end: float, timeout_s: float, silence_s: float) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
-    pieces = answer.aiter_bytes()
+    parts = answer.aiter_bytes()
     while True:
         silent_until = loop.time() + silence_s
         with _named(timeout_s if end <= silent_until else silence_s):
             async with asyncio.timeout_at(min(end, silent_until)):
-                piece = await anext(pieces, None)
-        if piece is None:
+                part = await anext(parts, None)
+        if part is None:
             return
-        if piece:
-            yield piece
+        if part:
+            yield part
 
 
 @contextlib.contextmanager
@@ -146,7 +146,7 @@ def transport_outcome(exc: BaseException) -> Outcome:
     if isinstance(cause, aiohttp.ClientConnectionError) and not isinstance(cause, aiohttp.ServerTimeoutError):
         return _lost("connection_lost", f"the connection broke before the answer was complete: {_words(exc)}")
     if isinstance(exc, httpx.InvalidURL | httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-        return Outcome(Fate.NOT_FOUND, "invalid_url", f"the endpoint's URL makes no sense: {_words(exc)}")
+        return Outcome(OutcomeKind.NOT_FOUND, "invalid_url", f"the endpoint's URL makes no sense: {_words(exc)}")
     if isinstance(exc, httpx.TimeoutException):
         return _lost("timeout", "the server stopped answering")
     return _lost("connection_lost", f"the connection broke before the answer was complete: {_words(exc)}")
@@ -157,11 +157,11 @@ def _words(exc: BaseException) -> str:
 
 
 def _unsent(code: str, message: str) -> Outcome:
-    return Outcome(Fate.NOT_SENT, code, message)
+    return Outcome(OutcomeKind.NOT_SENT, code, message)
 
 
 def _lost(code: str, message: str) -> Outcome:
-    return Outcome(Fate.NO_ANSWER, code, message)
+    return Outcome(OutcomeKind.NO_ANSWER, code, message)
 
 
 def _make(loop: asyncio.AbstractEventLoop) -> httpx.AsyncClient:

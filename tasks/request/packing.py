@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from penstock.config.endpoints.endpoint import Endpoint, RateLimit
+from penstock.config.endpoints.endpoint import RateLimit
 from penstock.config.endpoints.services import Caps
 from penstock.workers.lanes.tokens import BYTES_PER_TOKEN, byte_length
 
@@ -14,7 +14,7 @@ HEADROOM = 0.8
 #: providers enforce it are never asked for more than they hold.
 BURST_S = 0.5
 #: Texts whose estimate is beyond this multiple of the cap are refused without asking the server.
-HOPELESS = 4.0
+CERTAINLY_TOO_LONG = 4.0
 #: Characters of a text, about, that one request should carry at most: bounds messages and memory.
 REQUEST_BYTES = 4_000_000
 
@@ -66,11 +66,8 @@ def budget_tokens(limit: RateLimit) -> float | None:
     return max(1.0, budget)
 
 
-def hopeless(text: str, caps: Caps) -> bool:
+def certainly_too_long(text: str, caps: Caps) -> bool:
     """Whether a text is so far over the cap of tokens an input that no tokenizer could bring it under."""
-    return caps.input_tokens is not None and byte_length(text) / BYTES_PER_TOKEN > HOPELESS * caps.input_tokens
-
-
-def pack_for(endpoint: Endpoint, sizes: Iterable[int], bytes_per_token: float = BYTES_PER_TOKEN) -> Iterator[range]:
-    """``pack`` for an endpoint's caps and limits."""
-    return pack(sizes, endpoint.caps, budget_tokens(endpoint.rate_limit), bytes_per_token)
+    return (
+        caps.input_tokens is not None and byte_length(text) / BYTES_PER_TOKEN > CERTAINLY_TOO_LONG * caps.input_tokens
+    )

@@ -17,11 +17,10 @@ from typing import Any
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType, load_service
 from penstock.config.errors import InferenceFailed
-from penstock.config.settings import Settings
 from penstock.tasks.request.auth import authorised
 from penstock.tasks.request.http import close_client, exchange
 from penstock.tasks.services.base import CompleteCall, EmbedCall, Refused, Request, Response, Service
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 
 TEXT = "Penstock"
 # One pixel: the smallest PNG that every decoder takes.
@@ -32,12 +31,11 @@ PIXEL = (
 Found = dict[str, Any]
 
 
-def verify(endpoint: Endpoint, settings: Settings) -> Found:
+def verify(endpoint: Endpoint) -> Found:
     """Make one tiny call, outside the endpoint's lane, and return what it showed. Not for use inside an event loop.
 
     Args:
         endpoint: with its secrets.
-        settings: kept for symmetry with the other tasks; the endpoint has its own time-out.
 
     Returns:
         ``checked`` (false when nothing was sent), ``model`` as the service names it, ``dimensions`` (of embeddings),
@@ -147,24 +145,24 @@ def _found(service: Service, model: str, timed: _Timed) -> Found:
 
 
 _REMEDIES = {
-    Fate.UNAUTHORIZED: "check the key and what it may use",
-    Fate.NOT_FOUND: "check the model or deployment, and the address",
-    Fate.NOT_SENT: "check the address, and that the server runs",
-    Fate.NO_ANSWER: "try again, or raise service_settings.timeout_s",
-    Fate.QUOTA_EXHAUSTED: "see to the account's billing",
-    Fate.RATE_LIMITED: "try again in a minute",
-    Fate.SERVER_ERROR: "try again, or see to the server",
-    Fate.MALFORMED: "check the address: what answers there speaks another wire format",
+    OutcomeKind.UNAUTHORIZED: "check the key and what it may use",
+    OutcomeKind.NOT_FOUND: "check the model or deployment, and the address",
+    OutcomeKind.NOT_SENT: "check the address, and that the server runs",
+    OutcomeKind.NO_ANSWER: "try again, or raise service_settings.timeout_s",
+    OutcomeKind.QUOTA_EXHAUSTED: "see to the account's billing",
+    OutcomeKind.RATE_LIMITED: "try again in a minute",
+    OutcomeKind.SERVER_ERROR: "try again, or see to the server",
+    OutcomeKind.MALFORMED: "check the address: what answers there speaks another wire format",
 }
 
 
 def _failed(endpoint: Endpoint, outcome: Outcome) -> InferenceFailed:
     status = f" with status {outcome.status}" if outcome.status else ""
-    said = (outcome.message or outcome.code).rstrip(". ")
-    remedy = _REMEDIES.get(outcome.fate, "change the settings as the message says")
+    words = (outcome.message or outcome.code).rstrip(". ")
+    remedy = _REMEDIES.get(outcome.kind, "change the settings as the message says")
     return InferenceFailed(
-        f"the test call of endpoint [{endpoint.inference_id}] failed{status}: {said}; {remedy}",
-        outcome.code or str(outcome.fate),
+        f"the test call of endpoint [{endpoint.inference_id}] failed{status}: {words}; {remedy}",
+        outcome.code or str(outcome.kind),
         outcome.status,
         1,
     )

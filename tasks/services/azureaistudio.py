@@ -120,7 +120,7 @@ class AzureAIStudio(Service):
         # Base64 is asked for only where it is known to be there: other models answer 422.
         encoding = {"encoding_format": "base64"} if settings.get("provider") == "openai" else {}
         body = {"input": inputs} | encoding | base | embeddings.fields(call.task_settings, _NOT_FIELDS)
-        return self._post(endpoint, IMAGE_EMBEDDINGS if pictures else EMBEDDINGS, body, call.task_settings)
+        return self._json_request(endpoint, IMAGE_EMBEDDINGS if pictures else EMBEDDINGS, body, call.task_settings)
 
     def read_embeddings(self, endpoint: Endpoint, call: EmbedCall, response: Response) -> Embeddings:
         """Check and decode; ``int8`` and ``binary`` give int8, ``uint8`` and ``ubinary`` uint8. Raises Refused."""
@@ -136,7 +136,7 @@ class AzureAIStudio(Service):
         body = {name: value for name, value in given.items() if name not in _NOT_FIELDS}
         if "max_completion_tokens" not in body:
             body = {"max_tokens": limit} | body
-        return self._post(endpoint, CHAT, body, call.task_settings, stream=call.stream)
+        return self._json_request(endpoint, CHAT, body, call.task_settings, stream=call.stream)
 
     def read_completion(self, endpoint: Endpoint, call: CompleteCall, response: Response) -> Completion:
         """Read the choices. Raises Refused."""
@@ -167,7 +167,7 @@ class AzureAIStudio(Service):
     def _refuse(self, endpoint: Endpoint) -> answers.Refuse:
         return lambda response: self.refusal(response, endpoint)
 
-    def _post(
+    def _json_request(
         self,
         endpoint: Endpoint,
         route: str,

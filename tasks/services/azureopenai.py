@@ -129,7 +129,7 @@ class AzureOpenAI(OpenAI):
     def embed_request(self, endpoint: Endpoint, call: EmbedCall) -> Request:
         """POST ``/openai/deployments/{id}/embeddings``."""
         body = embeddings.body(call, {"dimensions": endpoint.service_settings.get("dimensions")})
-        return self._post(endpoint, _deployed(endpoint, EMBEDDINGS), body, call.task_settings)
+        return self._json_request(endpoint, _deployed(endpoint, EMBEDDINGS), body, call.task_settings)
 
     def complete_request(self, endpoint: Endpoint, call: CompleteCall) -> Request:
         """POST ``chat/completions``, ``completions`` for a list of prompts, or ``extensions/chat/completions``.
@@ -145,7 +145,7 @@ class AzureOpenAI(OpenAI):
         if route == ON_YOUR_DATA:
             headers = _on_your_data(endpoint, body)
         body.pop("chatgpt_url", None)
-        request = self._post(endpoint, _deployed(endpoint, route), body, call.task_settings, stream=call.stream)
+        request = self._json_request(endpoint, _deployed(endpoint, route), body, call.task_settings, stream=call.stream)
         return Request(request.method, request.url, urls.merged(headers, request.headers), request.body)
 
     def image_request(self, endpoint: Endpoint, call: ImageCall) -> Request:
@@ -154,7 +154,7 @@ class AzureOpenAI(OpenAI):
             url = _address(endpoint, "/images/generations:submit")
         else:
             url = _deployed(endpoint, IMAGES)
-        return self._post(endpoint, url, images.body(call, {}), call.task_settings)
+        return self._json_request(endpoint, url, images.body(call, {}), call.task_settings)
 
     def read_image(self, endpoint: Endpoint, call: ImageCall, response: Response) -> ImageOperation:
         """Read the images, or where the operation is. Raises Refused."""

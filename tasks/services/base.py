@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import ServiceSpec
 from penstock.tasks.services.wire import headers
-from penstock.workers.lanes.outcome import Limits, Outcome
+from penstock.workers.lanes.outcome import HeaderLimits, Outcome
 from penstock.workers.results.types import Choice, Usage
 
 
@@ -43,7 +43,7 @@ class Refused(Exception):
     """The answer is no vectors, no text, no images; ``outcome`` says what it is instead."""
 
     def __init__(self, outcome: Outcome) -> None:
-        super().__init__(f"{outcome.fate}: {outcome.code} {outcome.message}")
+        super().__init__(f"{outcome.kind}: {outcome.code} {outcome.message}")
         self.outcome = outcome
 
 
@@ -171,7 +171,7 @@ class Service:
         """Return a token and for how many seconds it lasts. Raises Refused."""
         raise NotImplementedError
 
-    def limits(self, response: Response) -> Limits:
+    def limits(self, response: Response) -> HeaderLimits:
         """What any answer's headers say of the quota."""
         return headers.limits(response.headers)
 

@@ -15,7 +15,7 @@ from penstock.tasks.services.base import EmbedCall, Embeddings, Request, Respons
 from penstock.tasks.services.wire import answers, embeddings, refusals, urls, vectors
 from penstock.tasks.services.wire.errors import ErrorBody, read_error
 from penstock.tasks.services.wire.refusals import Named
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 from penstock.workers.results.types import Usage
 
 BASE = "https://api.cohere.com"
@@ -106,9 +106,9 @@ def _type(endpoint: Endpoint) -> str:
 
 def _named(status: int, error: ErrorBody) -> Named | None:
     if status == 429 and "/ month" in error.message:
-        return Named(Fate.QUOTA_EXHAUSTED, "trial_key_exhausted")
+        return Named(OutcomeKind.QUOTA_EXHAUSTED, "trial_key_exhausted")
     if status == 498:  # Cohere's "the input or the output has prohibited content"
-        return Named(Fate.INPUT_REFUSED, "content_filter")
+        return Named(OutcomeKind.INPUT_REFUSED, "content_filter")
     return None
 
 

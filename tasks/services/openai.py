@@ -93,7 +93,9 @@ class OpenAI(Service):
         """POST ``/embeddings``; vectors are asked for in base64, a third of the bytes of decimal numbers."""
         settings = endpoint.service_settings
         fields = {"model": settings["model_id"], "dimensions": settings.get("dimensions")}
-        return self._post(endpoint, self._url(endpoint, EMBEDDINGS), embeddings.body(call, fields), call.task_settings)
+        return self._json_request(
+            endpoint, self._url(endpoint, EMBEDDINGS), embeddings.body(call, fields), call.task_settings
+        )
 
     def read_embeddings(self, endpoint: Endpoint, call: EmbedCall, response: Response) -> Embeddings:
         """Check count, order, dimensions and numbers. Raises Refused."""
@@ -110,7 +112,7 @@ class OpenAI(Service):
             url, body = urls.with_path(url, path.removesuffix(CHAT) + LEGACY), chat.legacy_body(call, base)
         else:
             body = chat.chat_body(call, base)
-        return self._post(endpoint, url, body, call.task_settings, stream=call.stream)
+        return self._json_request(endpoint, url, body, call.task_settings, stream=call.stream)
 
     def read_completion(self, endpoint: Endpoint, call: CompleteCall, response: Response) -> Completion:
         """Read the choices. Raises Refused."""
@@ -123,7 +125,7 @@ class OpenAI(Service):
     def image_request(self, endpoint: Endpoint, call: ImageCall) -> Request:
         """POST ``/images/generations``, which answers with the images."""
         body = images.body(call, {"model": endpoint.service_settings["model_id"]})
-        return self._post(endpoint, self._url(endpoint, IMAGES), body, call.task_settings)
+        return self._json_request(endpoint, self._url(endpoint, IMAGES), body, call.task_settings)
 
     def read_image(self, endpoint: Endpoint, call: ImageCall, response: Response) -> ImageOperation:
         """Read the images. Raises Refused."""
@@ -147,7 +149,7 @@ class OpenAI(Service):
     def _url(self, endpoint: Endpoint, route: str) -> str:
         return urls.full_url(endpoint.service_settings.get("url") or BASE, route)
 
-    def _post(
+    def _json_request(
         self,
         endpoint: Endpoint,
         url: str,

@@ -38,7 +38,7 @@ def stage(valkey_server: ValkeyServer) -> Iterator[Stage]:
         yield found
 
 
-class Desk:
+class TaskClient:
     """One endpoint with a lane of its own on the stage's stand-in, and everything a test does with it."""
 
     def __init__(self, stage: Stage, bench: TaskBench) -> None:
@@ -91,12 +91,12 @@ class Desk:
 
 
 @pytest.fixture
-def desk(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def task_client(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaskClient]:
     stage.stand_in.configure(refuse="", api_key=[], latency_ms=0)
     with urllib.request.urlopen(f"{stage.stand_in.url}/_stand_in/reset", data=b"{}", timeout=10):
         pass
     with open_bench(stage, monkeypatch) as bench:
-        yield Desk(stage, bench)
+        yield TaskClient(stage, bench)
 
 
 def penstock(*arguments: str, expect: int = 0) -> str:
@@ -119,83 +119,85 @@ def penstock(*arguments: str, expect: int = 0) -> str:
         ("insufficient_quota", "add credit or raise the spending limit"),
     ],
 )
-def test_a_refusal_that_waits_for_somebody_parks_the_lane_and_burns_nothing(desk: Desk, refuse: str, why: str) -> None:
-    desk.stage.stand_in.configure(refuse=refuse)
-    with pytest.raises(LaneParked, match=rf"{why}.*then `penstock lane resume {desk.id}`"):
-        desk.embed(["first"], "interactive").get(timeout=20)
-    state = desk.state()
+def test_a_refusal_that_waits_for_somebody_parks_the_lane_and_burns_nothing(
+    task_client: TaskClient, refuse: str, why: str
+) -> None:
+    task_client.stage.stand_in.configure(refuse=refuse)
+    with pytest.raises(LaneParked, match=rf"{why}.*then `penstock lane resume {task_client.id}`"):
+        task_client.embed(["first"], "interactive").get(timeout=20)
+    state = task_client.state()
     assert state.state == "parked"
     assert why in state.why
-    assert desk.stats()["requests"] == 1
-    waiting = [desk.embed([f"bulk {n}"]) for n in range(5)]
+    assert task_client.stats()["requests"] == 1
+    waiting = [task_client.embed([f"bulk {n}"]) for n in range(5)]
     for n in range(3):
         with pytest.raises(LaneParked):  # told at once, nothing is asked
-            desk.embed([f"told {n}"], "interactive").get(timeout=20)
-    assert desk.steady() == 0
-    assert (desk.stats()["requests"], desk.waiting()) == (1, 5)
+            task_client.embed([f"told {n}"], "interactive").get(timeout=20)
+    assert task_client.steady() == 0
+    assert (task_client.stats()["requests"], task_client.waiting()) == (1, 5)
 
-    desk.resume()  # too early: one probe, and parked again
-    wait_until(lambda: desk.state().state == "parked" and desk.stats()["requests"] == 2, "one probe")
-    assert desk.steady() == 0
+    task_client.resume()  # too early: one probe, and parked again
+    wait_until(lambda: task_client.state().state == "parked" and task_client.stats()["requests"] == 2, "one probe")
+    assert task_client.steady() == 0
 
-    desk.stage.stand_in.configure(refuse="")
-    desk.resume()
+    task_client.stage.stand_in.configure(refuse="")
+    task_client.resume()
     for n, result in enumerate(waiting):
-        desk.check(result, [f"bulk {n}"])
-    assert desk.state().state == "open"
-    assert desk.stats()["billed_again"] == 0
+        task_client.check(result, [f"bulk {n}"])
+    assert task_client.state().state == "open"
+    assert task_client.stats()["billed_again"] == 0
 
 
-def test_no_credit_in_mid_run_costs_at_most_three_more_requests_and_loses_nothing(desk: Desk) -> None:
-    desk.stage.stand_in.configure(latency_ms=50)
-    results = [desk.embed([f"text {n}"]) for n in range(80)]
-    wait_until(lambda: desk.done(results) >= 20, "a run well under way", 30)
-    desk.stage.stand_in.configure(refuse="insufficient_quota")
-    wait_until(lambda: desk.state().state == "parked", "the lane is parked")
-    assert desk.steady() == 0
-    stats = desk.stats()
+def test_no_credit_in_mid_run_costs_at_most_three_more_requests_and_loses_nothing(task_client: TaskClient) -> None:
+    task_client.stage.stand_in.configure(latency_ms=50)
+    results = [task_client.embed([f"text {n}"]) for n in range(80)]
+    wait_until(lambda: task_client.done(results) >= 20, "a run well under way", 30)
+    task_client.stage.stand_in.configure(refuse="insufficient_quota")
+    wait_until(lambda: task_client.state().state == "parked", "the lane is parked")
+    assert task_client.steady() == 0
+    stats = task_client.stats()
     assert stats["statuses"]["429"] <= 1 + 3
-    assert desk.done(results) == stats["served"] < 80
-    assert "insufficient_quota (HTTP 429)" in desk.state().why
-    desk.stage.stand_in.configure(refuse="")
-    desk.resume()
+    assert task_client.done(results) == stats["served"] < 80
+    assert "insufficient_quota (HTTP 429)" in task_client.state().why
+    task_client.stage.stand_in.configure(refuse="")
+    task_client.resume()
     for n, result in enumerate(results):
-        desk.check(result, [f"text {n}"])
-    stats = desk.stats()
+        task_client.check(result, [f"text {n}"])
+    stats = task_client.stats()
     assert (stats["distinct_texts"], stats["billed_again"]) == (80, 0)
 
 
-def test_what_a_call_had_paid_for_when_the_lane_was_parked_is_not_paid_again(desk: Desk) -> None:
-    desk.put(max_inputs_per_request=1, rate_limit={"requests_per_minute": 600})
+def test_what_a_call_had_paid_for_when_the_lane_was_parked_is_not_paid_again(task_client: TaskClient) -> None:
+    task_client.put(max_inputs_per_request=1, rate_limit={"requests_per_minute": 600})
     texts = [f"text {n}" for n in range(30)]
-    result = desk.embed(texts)
-    wait_until(lambda: desk.stats()["served"] >= 5, "a part of the call")
-    desk.stage.stand_in.configure(refuse="insufficient_quota")
-    wait_until(lambda: desk.state().state == "parked", "the lane is parked")
-    desk.stage.stand_in.configure(refuse="")
-    desk.resume()
-    desk.check(result, texts)
-    stats = desk.stats()
+    result = task_client.embed(texts)
+    wait_until(lambda: task_client.stats()["served"] >= 5, "a part of the call")
+    task_client.stage.stand_in.configure(refuse="insufficient_quota")
+    wait_until(lambda: task_client.state().state == "parked", "the lane is parked")
+    task_client.stage.stand_in.configure(refuse="")
+    task_client.resume()
+    task_client.check(result, texts)
+    stats = task_client.stats()
     assert (stats["distinct_texts"], stats["billed_again"]) == (30, 0)
     answer = result.get(timeout=1)
     assert answer.effort.possibly_billed_twice == 0
     assert answer.usage.requests == 30
 
 
-def test_a_changed_endpoint_unparks_its_lane_by_itself(desk: Desk) -> None:
-    desk.stage.stand_in.configure(api_key=["the-right-key"])
-    results = [desk.embed([f"text {n}"]) for n in range(10)]
-    wait_until(lambda: desk.state().state == "parked", "the lane is parked by its wrong key", 20)
-    assert desk.steady() == 0
-    assert desk.stats()["served"] == 0
-    desk.put(api_key="another-wrong-key")
-    wait_until(lambda: len(desk.stats()["api_keys"]) == 2, "a probe with the new key", 20)
-    wait_until(lambda: desk.state().state == "parked", "the lane is parked again", 20)
-    assert desk.steady() == 0
-    desk.put(api_key="the-right-key")
+def test_a_changed_endpoint_unparks_its_lane_by_itself(task_client: TaskClient) -> None:
+    task_client.stage.stand_in.configure(api_key=["the-right-key"])
+    results = [task_client.embed([f"text {n}"]) for n in range(10)]
+    wait_until(lambda: task_client.state().state == "parked", "the lane is parked by its wrong key", 20)
+    assert task_client.steady() == 0
+    assert task_client.stats()["served"] == 0
+    task_client.put(api_key="another-wrong-key")
+    wait_until(lambda: len(task_client.stats()["api_keys"]) == 2, "a probe with the new key", 20)
+    wait_until(lambda: task_client.state().state == "parked", "the lane is parked again", 20)
+    assert task_client.steady() == 0
+    task_client.put(api_key="the-right-key")
     for n, result in enumerate(results):
-        desk.check(result, [f"text {n}"])
-    stats = desk.stats()
+        task_client.check(result, [f"text {n}"])
+    stats = task_client.stats()
     assert stats["statuses"]["401"] <= 6
     assert (stats["distinct_texts"], stats["billed_again"]) == (10, 0)
 
@@ -203,41 +205,41 @@ def test_a_changed_endpoint_unparks_its_lane_by_itself(desk: Desk) -> None:
 # Paused, changed, deleted ------------------------------------------------------------------------------------------
 
 
-def test_a_paused_lane_holds_everything_in_the_broker_until_it_is_resumed(desk: Desk) -> None:
-    assert "paused: invoice in dispute" in penstock("lane", "pause", desk.id, "--why", "invoice in dispute")
-    bulk = [desk.embed([f"bulk {n}"]) for n in range(10)]
-    interactive = desk.embed(["interactive"], "interactive")
-    assert desk.steady() == 0
-    assert desk.waiting() == 10
-    (row,) = [row for row in json.loads(penstock("lanes", "--json"))["lanes"] if row["inference_id"] == desk.id]
+def test_a_paused_lane_holds_everything_in_the_broker_until_it_is_resumed(task_client: TaskClient) -> None:
+    assert "paused: invoice in dispute" in penstock("lane", "pause", task_client.id, "--why", "invoice in dispute")
+    bulk = [task_client.embed([f"bulk {n}"]) for n in range(10)]
+    interactive = task_client.embed(["interactive"], "interactive")
+    assert task_client.steady() == 0
+    assert task_client.waiting() == 10
+    (row,) = [row for row in json.loads(penstock("lanes", "--json"))["lanes"] if row["inference_id"] == task_client.id]
     assert (row["state"], row["why"]) == ("paused", "invoice in dispute")
     assert row["waiting"] == {"interactive": 1, "bulk": 10}
     assert row["in_flight"] == {"interactive": 0, "bulk": 0}
-    penstock("lane", "resume", desk.id)
-    desk.check(interactive, ["interactive"])
+    penstock("lane", "resume", task_client.id)
+    task_client.check(interactive, ["interactive"])
     for n, result in enumerate(bulk):
-        desk.check(result, [f"bulk {n}"])
-    assert desk.stats()["billed_again"] == 0
+        task_client.check(result, [f"bulk {n}"])
+    assert task_client.stats()["billed_again"] == 0
 
 
-def test_requests_in_flight_are_finished_when_a_lane_is_paused(desk: Desk) -> None:
-    desk.stage.stand_in.configure(latency_ms=1500)
-    results = [desk.embed([f"text {n}"]) for n in range(3)]
-    wait_until(lambda: desk.stats()["in_flight"] >= 1, "a request in flight")
-    penstock("lane", "pause", desk.id)
-    flying = desk.stats()["requests"]
-    wait_until(lambda: desk.done(results) >= flying, "those in flight are done", 10)
-    desk.stage.stand_in.configure(latency_ms=0)
-    desk.resume()
+def test_requests_in_flight_are_finished_when_a_lane_is_paused(task_client: TaskClient) -> None:
+    task_client.stage.stand_in.configure(latency_ms=1500)
+    results = [task_client.embed([f"text {n}"]) for n in range(3)]
+    wait_until(lambda: task_client.stats()["in_flight"] >= 1, "a request in flight")
+    penstock("lane", "pause", task_client.id)
+    flying = task_client.stats()["requests"]
+    wait_until(lambda: task_client.done(results) >= flying, "those in flight are done", 10)
+    task_client.stage.stand_in.configure(latency_ms=0)
+    task_client.resume()
     for n, result in enumerate(results):
-        desk.check(result, [f"text {n}"])
-    assert desk.stats()["billed_again"] == 0
+        task_client.check(result, [f"text {n}"])
+    assert task_client.stats()["billed_again"] == 0
 
 
-def test_calls_to_an_endpoint_that_is_deleted_meanwhile_are_told_so(desk: Desk) -> None:
-    penstock("lane", "pause", desk.id)
-    result = desk.embed(["too late"], "interactive")
-    penstock("endpoint", "delete", desk.id)
+def test_calls_to_an_endpoint_that_is_deleted_meanwhile_are_told_so(task_client: TaskClient) -> None:
+    penstock("lane", "pause", task_client.id)
+    result = task_client.embed(["too late"], "interactive")
+    penstock("endpoint", "delete", task_client.id)
     with pytest.raises(EndpointNotFound):
         result.get(timeout=20)
 
@@ -245,33 +247,33 @@ def test_calls_to_an_endpoint_that_is_deleted_meanwhile_are_told_so(desk: Desk) 
 # Delivered twice ---------------------------------------------------------------------------------------------------
 
 
-def test_a_finished_task_that_is_delivered_again_is_not_run_again(desk: Desk) -> None:
-    penstock("lane", "pause", desk.id)
-    result = desk.embed(["once"])
-    with desk.stage.valkey.client() as client:
-        key = f"penstock:penstock.{desk.id}.bulk"
+def test_a_finished_task_that_is_delivered_again_is_not_run_again(task_client: TaskClient) -> None:
+    penstock("lane", "pause", task_client.id)
+    result = task_client.embed(["once"])
+    with task_client.stage.valkey.client() as client:
+        key = f"penstock:penstock.{task_client.id}.bulk"
         wait_until(lambda: client.llen(key) == 1, "the message waits")
         message = loads(client.lindex(key, 0).decode())
-        penstock("lane", "resume", desk.id)
-        desk.check(result, ["once"])
+        penstock("lane", "resume", task_client.id)
+        task_client.check(result, ["once"])
         message["properties"]["delivery_tag"] = "as-restored"
         message["properties"]["delivery_info"]["redelivered"] = message["headers"]["redelivered"] = True
         client.rpush(key, dumps(message))
         taken = ("penstock:unacked_index", "as-restored")
         wait_until(lambda: client.llen(key) == 0 and client.zscore(*taken) is None, "it is taken and acknowledged")
-    assert desk.stats()["requests"] == 1
-    desk.check(result, ["once"])
+    assert task_client.stats()["requests"] == 1
+    task_client.check(result, ["once"])
 
 
-def test_remote_control_works_over_our_transport(desk: Desk) -> None:
-    name = desk.stage.workers[0].name
+def test_remote_control_works_over_our_transport(task_client: TaskClient) -> None:
+    name = task_client.stage.workers[0].name
     only = {"destination": [name], "timeout": 10, "limit": 1}
-    assert desk.bench.app.control.broadcast("ping", reply=True, **only) == [{name: {"ok": "pong"}}]
-    inspect = desk.bench.app.control.inspect(**only)
+    assert task_client.bench.app.control.broadcast("ping", reply=True, **only) == [{name: {"ok": "pong"}}]
+    inspect = task_client.bench.app.control.inspect(**only)
 
     def served() -> set[str]:
         return {queue["name"] for queue in inspect.active_queues()[name]}
 
-    lane = {f"penstock.{desk.id}.bulk", f"penstock.{desk.id}.interactive", "penstock"}
+    lane = {f"penstock.{task_client.id}.bulk", f"penstock.{task_client.id}.interactive", "penstock"}
     wait_until(lambda: lane <= served(), "it serves the new lane")
     assert inspect.stats()[name]["pool"]["max-concurrency"] == 50

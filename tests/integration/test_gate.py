@@ -30,7 +30,7 @@ PREFIX = "gate:"
 Taken = tuple[int, str]
 
 
-class Desk:
+class TaskClient:
     """Queues, lanes and the taking script."""
 
     def __init__(self, client: redis.Redis) -> None:
@@ -73,9 +73,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(valkey: ValkeyServer) -> Iterator[Desk]:
+def task_client(valkey: ValkeyServer) -> Iterator[TaskClient]:
     with valkey.client() as client:
-        yield Desk(client)
+        yield TaskClient(client)
 
 
 OPEN, SHUT = True, False
@@ -109,65 +109,68 @@ OPEN, SHUT = True, False
     ],
 )
 def test_a_message_is_taken_when_its_lane_may_send(
-    desk: Desk, fields: dict[str, Any], job_class: str, taken: bool, wait_ms: int | None
+    task_client: TaskClient, fields: dict[str, Any], job_class: str, taken: bool, wait_ms: int | None
 ) -> None:
-    (tag,) = desk.put("q")
-    lane = desk.lane("a", **fields)
-    index, item = desk.take(Offer("q", lane, job_class))
+    (tag,) = task_client.put("q")
+    lane = task_client.lane("a", **fields)
+    index, item = task_client.take(Offer("q", lane, job_class))
     if taken:
         assert (index, item) == (1, tag)
         return
     assert index == 0
     assert item == "" if wait_ms is None else wait_ms - 100 < int(item) <= wait_ms
-    assert desk.client.llen(f"{PREFIX}q") == 1, "it waits in the broker"
+    assert task_client.client.llen(f"{PREFIX}q") == 1, "it waits in the broker"
 
 
-def test_what_is_taken_is_noted_in_the_same_step_by_the_servers_clock(desk: Desk) -> None:
-    (tag,) = desk.put("q")
-    before = desk.now_ms() / 1000
-    desk.take(Offer("q"))
-    ((noted, score),) = desk.client.zrange(f"{PREFIX}unacked_index", 0, -1, withscores=True)
+def test_what_is_taken_is_noted_in_the_same_step_by_the_servers_clock(task_client: TaskClient) -> None:
+    (tag,) = task_client.put("q")
+    before = task_client.now_ms() / 1000
+    task_client.take(Offer("q"))
+    ((noted, score),) = task_client.client.zrange(f"{PREFIX}unacked_index", 0, -1, withscores=True)
     assert noted.decode() == tag
-    assert before - 1 <= score <= desk.now_ms() / 1000 + 1
-    message, exchange, queue = loads(desk.client.hget(f"{PREFIX}unacked", tag).decode())
+    assert before - 1 <= score <= task_client.now_ms() / 1000 + 1
+    message, exchange, queue = loads(task_client.client.hget(f"{PREFIX}unacked", tag).decode())
     assert (message["properties"]["delivery_tag"], exchange, queue) == (tag, "", "q")
-    assert desk.client.hget(f"{PREFIX}in-flight", tag) == b"q"
+    assert task_client.client.hget(f"{PREFIX}in-flight", tag) == b"q"
 
 
-def test_a_closed_lane_holds_up_no_other(desk: Desk) -> None:
-    desk.put("cold", 3)
-    tags = desk.put("warm", 2)
-    offers = [Offer("cold", desk.lane("cold", cool=60_000), "bulk"), Offer("warm", desk.lane("warm"), "bulk")]
-    assert [desk.take(*offers) for _ in range(2)] == [(2, tag) for tag in tags]
-    index, wait = desk.take(*offers)
+def test_a_closed_lane_holds_up_no_other(task_client: TaskClient) -> None:
+    task_client.put("cold", 3)
+    tags = task_client.put("warm", 2)
+    offers = [
+        Offer("cold", task_client.lane("cold", cool=60_000), "bulk"),
+        Offer("warm", task_client.lane("warm"), "bulk"),
+    ]
+    assert [task_client.take(*offers) for _ in range(2)] == [(2, tag) for tag in tags]
+    index, wait = task_client.take(*offers)
     assert index == 0
     assert 59_000 < int(wait) <= 60_000
 
 
-def test_the_wait_is_until_the_first_lane_with_something_to_do_opens(desk: Desk) -> None:
-    desk.put("soon")
-    desk.put("later")
+def test_the_wait_is_until_the_first_lane_with_something_to_do_opens(task_client: TaskClient) -> None:
+    task_client.put("soon")
+    task_client.put("later")
     offers = [
-        Offer("later", desk.lane("later", cool=9000), "bulk"),
-        Offer("soon", desk.lane("soon", cool=3000), "bulk"),
-        Offer("empty", desk.lane("empty", cool=500), "bulk"),
-        Offer("paused", desk.lane("paused", state="paused"), "bulk"),
+        Offer("later", task_client.lane("later", cool=9000), "bulk"),
+        Offer("soon", task_client.lane("soon", cool=3000), "bulk"),
+        Offer("empty", task_client.lane("empty", cool=500), "bulk"),
+        Offer("paused", task_client.lane("paused", state="paused"), "bulk"),
     ]
-    index, wait = desk.take(*offers)
+    index, wait = task_client.take(*offers)
     assert index == 0
     assert 2900 < int(wait) <= 3000
 
 
-def test_queues_are_looked_at_in_the_order_of_the_offers(desk: Desk) -> None:
-    first, second = desk.put("a") + desk.put("b")
-    assert desk.take(Offer("b"), Offer("a")) == (1, second)
-    assert desk.take(Offer("b"), Offer("a")) == (2, first)
-    assert desk.take(Offer("b"), Offer("a")) == (0, "")
+def test_queues_are_looked_at_in_the_order_of_the_offers(task_client: TaskClient) -> None:
+    first, second = task_client.put("a") + task_client.put("b")
+    assert task_client.take(Offer("b"), Offer("a")) == (1, second)
+    assert task_client.take(Offer("b"), Offer("a")) == (2, first)
+    assert task_client.take(Offer("b"), Offer("a")) == (0, "")
 
 
-def test_messages_of_one_queue_come_in_order(desk: Desk) -> None:
-    tags = desk.put("q", 5)
-    assert [desk.take(Offer("q"))[1] for _ in range(5)] == tags
+def test_messages_of_one_queue_come_in_order(task_client: TaskClient) -> None:
+    tags = task_client.put("q", 5)
+    assert [task_client.take(Offer("q"))[1] for _ in range(5)] == tags
 
 
 # What only the process knows ---------------------------------------------------------------------------------------

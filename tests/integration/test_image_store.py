@@ -13,7 +13,17 @@ import pytest
 
 from penstock.config.errors import ConfigurationError, InputInvalid
 from penstock.tasks.images import store as image_store
-from penstock.tasks.images.store import Folder, NotKept, decoded, fetch, file_name, keep_all, may_fetch, picture, store
+from penstock.tasks.images.store import (
+    ImageFolder,
+    NotKept,
+    decoded,
+    fetch,
+    file_name,
+    keep_all,
+    may_fetch,
+    picture,
+    store,
+)
 from penstock.tasks.request.http import close_client
 from penstock.workers.results.types import Failure, ImageResult
 
@@ -142,11 +152,11 @@ def test_names_hold_no_path() -> None:
 
 def test_files_appear_whole_and_nothing_else_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "a" / "b"
-    saved = Folder(folder).save("x.png", PNG)
+    saved = ImageFolder(folder).save("x.png", PNG)
     assert Path(saved).read_bytes() == PNG
     monkeypatch.setattr(image_store.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
-        Folder(folder).save("y.png", PNG)
+        ImageFolder(folder).save("y.png", PNG)
     assert [path.name for path in folder.iterdir()] == ["x.png"]
 
 
@@ -166,8 +176,8 @@ def test_a_store_that_is_not_installed_names_what_to_install() -> None:
 
 
 def test_a_workers_folder_is_absolute(tmp_path: Path) -> None:
-    assert isinstance(store(str(tmp_path), relative=False), Folder)
-    assert isinstance(store(f"file://{tmp_path}", relative=False), Folder)
+    assert isinstance(store(str(tmp_path), relative=False), ImageFolder)
+    assert isinstance(store(f"file://{tmp_path}", relative=False), ImageFolder)
     with pytest.raises(InputInvalid, match="absolute"):
         store("images", relative=False)
 
@@ -175,7 +185,7 @@ def test_a_workers_folder_is_absolute(tmp_path: Path) -> None:
 async def test_what_cannot_be_kept_is_a_failure_of_its_own_place(tmp_path: Path) -> None:
     good, bad = base64.b64encode(PNG).decode(), base64.b64encode(b"no image").decode()
     before = ImageResult(b64=(good, bad), operation_id="op", failures=(Failure(0, "content_filter", "no", 1),))
-    result = await keep_all(before, Folder(tmp_path), "task-1", "https://x", 5)
+    result = await keep_all(before, ImageFolder(tmp_path), "task-1", "https://x", 5)
     assert [Path(file).name for file in result.files] == ["op-1.png"]
     assert [(failure.index, failure.code) for failure in result.failures] == [
         (0, "content_filter"),

@@ -40,10 +40,10 @@ class Callers:
     async def call(self, lane: Lane, kind: str) -> None:
         loop = asyncio.get_running_loop()
         asked = loop.time()
-        ticket = await lane.slot(self.endpoint, lambda: 1, bulk=kind == "bulk")
+        permit = await lane.slot(self.endpoint, lambda: 1, bulk=kind == "bulk")
         self.waits[kind].append(loop.time() - asked)
         await asyncio.sleep(LATENCY_S)
-        lane.settle(ticket, 4, 1, LATENCY_S)
+        lane.settle(permit, 4, 1, LATENCY_S)
         self.served[kind] += 1
 
     async def busy(self, lane: Lane, kind: str) -> None:

@@ -23,8 +23,8 @@ from penstock.workers.lanes.limiter import (
     SLACK_S,
     STRICT_BELOW,
     Limiter,
-    Settlement,
     Slot,
+    UsageReport,
     change_lane,
     paced,
     unpark_changed,
@@ -232,15 +232,15 @@ async def test_an_idle_lane_without_limits_starts_gently_again(clocked: Clocked)
 
 async def test_a_stall_of_one_worker_moves_the_whole_schedule(clocked: Clocked) -> None:
     assert await clocked.wait(0) == 0
-    late = Settlement(late=30.0) + Settlement(late=80.0)
-    assert await clocked.wait(100, settled=late) == pytest.approx(80)
+    late = UsageReport(late=30.0) + UsageReport(late=80.0)
+    assert await clocked.wait(100, report=late) == pytest.approx(80)
     assert await clocked.wait(180) == pytest.approx(100)
 
 
 async def test_what_was_reserved_counts_as_used_unless_it_is_given_back(clocked: Clocked) -> None:
     for _ in range(50):
         await clocked.reserve(0, NO_LIMIT, 7)
-    await clocked.at(0).report("q", Settlement(places=10, place_tokens=70))
+    await clocked.at(0).report("q", UsageReport(places=10, place_tokens=70))
     used: Any = await clocked.client.hgetall(lane_key(PREFIX, "q") + ":used")
     slot = int(T0 / 1000) % 64
     left = float(used[f"r{slot}".encode()])
@@ -252,12 +252,12 @@ async def test_tokens_are_settled_after_the_answer_within_reason(clocked: Clocke
     limit = RateLimit(None, 60_000 / PACE)  # 1 ms a token
     await clocked.reserve(0, limit, 500)
     before = await clocked.wait(0, limit, 1)
-    more = Settlement(ok=1, tokens=700, correction=200.0)
-    assert await clocked.wait(0, limit, 1, settled=more) == pytest.approx(before + 200, abs=1)
-    less = Settlement(ok=1, tokens=10, correction=-150.0)
-    assert await clocked.wait(0, limit, 1, settled=less) == pytest.approx(before + 50, abs=1)
-    absurd = Settlement(ok=1, correction=-1e12)
-    assert await clocked.wait(0, limit, 100, settled=absurd) == 0
+    more = UsageReport(ok=1, tokens=700, correction=200.0)
+    assert await clocked.wait(0, limit, 1, report=more) == pytest.approx(before + 200, abs=1)
+    less = UsageReport(ok=1, tokens=10, correction=-150.0)
+    assert await clocked.wait(0, limit, 1, report=less) == pytest.approx(before + 50, abs=1)
+    absurd = UsageReport(ok=1, correction=-1e12)
+    assert await clocked.wait(0, limit, 100, report=absurd) == 0
     burst = [await clocked.wait(0, limit, 500) for _ in range(4)]
     assert burst[-1] > 0, "a refund of whatever size is worth a second at most"
 
@@ -339,7 +339,7 @@ async def test_a_server_too_busy_cools_the_lane_and_teaches_nothing_of_its_limit
     ms = 0.0
     for limit, quota in ((NO_LIMIT, "free"), (TEN_A_SECOND, "limited")):
         for seq in range(20):
-            slot = await clocked.reserve(ms, limit, quota=quota, settled=Settlement(ok=5, fresh=5, seq=seq))
+            slot = await clocked.reserve(ms, limit, quota=quota, report=UsageReport(ok=5, fresh=5, seq=seq))
             assert slot.granted
             assert await clocked.at(ms + 10).refuse(quota, slot.seq, 0.3, "capacity", limit, named=False)
             assert (await clocked.reserve(ms + 20, limit, quota=quota)).cool_s == pytest.approx(0.29)
@@ -356,7 +356,7 @@ async def test_failures_in_a_row_rest_the_lane_and_one_success_makes_it_forget(c
     for _ in range(24):
         await clocked.at(2000).fail("q", 1.0, 12)
     assert (await clocked.reserve(2000, NO_LIMIT)).cool_s == pytest.approx(1.0)
-    await clocked.at(9000).report("q", Settlement(ok=1))
+    await clocked.at(9000).report("q", UsageReport(ok=1))
     for _ in range(11):
         await clocked.at(9000).fail("q", 1.0, 12)
     assert (await clocked.reserve(9000, NO_LIMIT)).granted
@@ -403,7 +403,7 @@ async def test_a_resumed_lane_lets_one_request_through_and_the_rest_when_that_on
         waiting = await each.reserve(1200)
         assert (waiting.granted, waiting.closed) == (False, False)
         assert 0 < waiting.wait_s <= 0.5
-    assert (await b.reserve(1300, settled=Settlement(ok=1))).granted
+    assert (await b.reserve(1300, report=UsageReport(ok=1))).granted
     assert (await a.reserve(1300)).state == ""
 
 
@@ -503,20 +503,20 @@ async def test_state_is_forgotten_after_a_month_without_use(clocked: Clocked) ->
 
 
 async def test_a_lower_limit_in_headers_is_obeyed_for_five_minutes_and_a_higher_one_never(clocked: Clocked) -> None:
-    await clocked.at(0).report("q", Settlement(), said_requests=60.0)
+    await clocked.at(0).report("q", UsageReport(), header_requests=60.0)
     await clocked.reserve(0)
     assert await clocked.wait(0) == pytest.approx(1000, abs=1)
-    await clocked.at(2000).report("q", Settlement(), said_requests=6_000_000.0)
+    await clocked.at(2000).report("q", UsageReport(), header_requests=6_000_000.0)
     await clocked.reserve(2000)
     assert await clocked.wait(2000) == pytest.approx(100, abs=1)
-    await clocked.at(4000).report("q", Settlement(), said_requests=60.0)
+    await clocked.at(4000).report("q", UsageReport(), header_requests=60.0)
     await clocked.reserve(310_000)
     assert await clocked.wait(310_000) == pytest.approx(100, abs=1)
 
 
 @pytest.mark.parametrize("said", [0.0, -1.0, -1e9])
 async def test_no_limit_in_headers_is_no_limit(clocked: Clocked, said: float) -> None:
-    await clocked.at(0).report("q", Settlement(), said_requests=said, said_tokens=said)
+    await clocked.at(0).report("q", UsageReport(), header_requests=said, header_tokens=said)
     await clocked.reserve(0)
     assert await clocked.wait(0) == pytest.approx(100, abs=1)
 

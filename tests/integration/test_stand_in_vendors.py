@@ -117,9 +117,9 @@ async def test_a_stream_sends_each_word_when_it_is_made():
     async with serving(token_delay_ms=60, answer_tokens=3) as client:
         request = client.build_request("POST", "/v1/chat/completions", json={"messages": CHAT, "stream": True})
         answer = await client.send(request, stream=True)
-        pieces = [piece async for piece in answer.aiter_raw()]
+        parts = [part async for part in answer.aiter_raw()]
         await answer.aclose()
-    assert len(pieces) >= 5
+    assert len(parts) >= 5
 
 
 async def test_legacy_completions_flatten_prompts_and_choices():
@@ -248,8 +248,8 @@ async def test_chat_on_your_data_answers_in_messages():
     assert json.loads(tool["content"])["citations"][0]["chunk_id"] == "0"
     last = chunks[-1]["choices"][0]["messages"][0]
     assert last == {"index": 2, "delta": {"content": "[DONE]"}, "end_turn": True}
-    pieces = [message for chunk in chunks for message in chunk["choices"][0]["messages"] if message["index"] == 1]
-    assert "".join(piece["delta"].get("content", "") for piece in pieces) == assistant["content"]
+    parts = [message for chunk in chunks for message in chunk["choices"][0]["messages"] if message["index"] == 1]
+    assert "".join(part["delta"].get("content", "") for part in parts) == assistant["content"]
     assert wrong.status_code == 400
     assert report["events"] == {"chatgpt_url": 1, "chatgpt_key": 1}
 

@@ -74,8 +74,8 @@ def test_a_task_that_does_not_stream_gives_its_answer_at_once(bench: TaskBench, 
 def test_tool_calls_come_raw_and_put_together(bench: TaskBench, chat: str) -> None:
     tools = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
     result = bench.send("complete", HELLO, chat, tools=tools)
-    pieces = [delta.raw["choices"][0]["delta"] for delta in stream(result, timeout=20) if delta.raw.get("choices")]
-    assert any(piece.get("tool_calls") for piece in pieces)
+    parts = [delta.raw["choices"][0]["delta"] for delta in stream(result, timeout=20) if delta.raw.get("choices")]
+    assert any(part.get("tool_calls") for part in parts)
     assert result.get(timeout=20).choices[0].tool_calls[0]["function"] == {"name": "look_up", "arguments": "{}"}
 
 

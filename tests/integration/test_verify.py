@@ -20,7 +20,7 @@ from penstock.tasks.request.verify import verify
 def found(folder: Path, task_type: str, service: str, **settings: Any) -> dict[str, Any]:
     of_home = Settings(home=folder)
     body = {"service": service, "service_settings": settings}
-    return verify(validate_endpoint(task_type, "tried", body, of_home), of_home)
+    return verify(validate_endpoint(task_type, "tried", body, of_home))
 
 
 def azure(url: str) -> dict[str, Any]:

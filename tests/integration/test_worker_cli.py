@@ -22,7 +22,7 @@ from penstock.config.redis import connect
 from penstock.config.settings import load_settings
 from penstock.workers.embedded.broker import socket_url
 from penstock.workers.embedded.home import BrokerHome
-from penstock.workers.processes.launcher import Crew, Role, WorkersFailed, roles, workers
+from penstock.workers.processes.launcher import ProcessGroup, Role, WorkersFailed, roles, workers
 from support.processes import Child, alive
 from support.valkey import ValkeyServer, free_port
 from support.waiting import wait_until
@@ -166,21 +166,21 @@ def test_processes_that_crash_before_they_are_ready_are_given_up(
 ) -> None:
     monkeypatch.setattr("penstock.workers.processes.launcher.FIRST_BACKOFF_S", 0.05)
     lines: list[bytes] = []
-    crew = Crew([Role("bad", ("--no-such-flag",))], lambda _, output: lines.extend(output))
-    crew.start()
+    group = ProcessGroup([Role("bad", ("--no-such-flag",))], lambda _, output: lines.extend(output))
+    group.start()
     try:
         with pytest.raises(WorkersFailed, match="bad does not start"):
-            crew.await_ready()
+            group.await_ready()
         assert any(b"no-such-flag" in line for line in lines)
     finally:
-        crew.stop(cold=True)
-    assert not crew.running
+        group.stop(cold=True)
+    assert not group.running
 
 
 def test_a_commands_workers_end_with_its_block_and_log_into_the_home(home: Path, broker_url: str) -> None:
-    with workers(2, load_settings(), concurrency=3) as crew:
-        assert crew.ready
-        pids = [member.process.pid for member in crew.members if member.process]
+    with workers(2, load_settings(), concurrency=3) as group:
+        assert group.ready
+        pids = [each.process.pid for each in group.processes if each.process]
         assert len(pids) == 2
     assert not any(alive(pid) for pid in pids)
     logs = sorted((home / "logs").glob("worker-*.log"))

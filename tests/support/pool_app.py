@@ -161,14 +161,14 @@ def greenlets() -> list[int]:
 
     from celery._state import _task_stack
 
-    from penstock.workers.pool.job import Job
+    from penstock.workers.pool.job import PoolJob
     from penstock.workers.pool.loop import _Carrier
 
     gc.collect()
     alive = gc.get_objects()
     return [
         sum(type(each) is _Carrier for each in alive),
-        sum(type(each) is Job for each in alive),
+        sum(type(each) is PoolJob for each in alive),
         len(_task_stack._local.__storage__),
         len(nap.request_stack._local.__storage__),
     ]

@@ -63,8 +63,8 @@ class Proxy:
                     asyncio.create_task(self._pump(far_reader, writer)),
                 ]
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-                for pump in pumps:
-                    pump.cancel()
+                for deliver_available in pumps:
+                    deliver_available.cancel()
                 await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -23,10 +23,10 @@ import redis
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.config.endpoints.services import TaskType
 from penstock.stand_in.limits import quota
-from penstock.workers.lanes.keys import flight_key, lane_key, news_channel, used_key
+from penstock.workers.lanes.keys import flight_key, lane_key, signal_channel, used_key
 from penstock.workers.lanes.lane import Lane, LaneClosed
 from penstock.workers.lanes.limiter import Limiter, Slot, _slot
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 from penstock.workers.lua import script
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class VirtualLimiter(Limiter):
     async def _call(self, quota: str, operation: str, *arguments: Any) -> Slot:
         now_ms = asyncio.get_running_loop().time() * 1000
         keys = [lane_key(self._prefix, quota), used_key(self._prefix, quota), flight_key(self._prefix, quota)]
-        return _slot(self._blocking(keys=keys, args=[operation, now_ms, news_channel(self._prefix), *arguments]))
+        return _slot(self._blocking(keys=keys, args=[operation, now_ms, signal_channel(self._prefix), *arguments]))
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class _Simulation:
         size = math.ceil(tokens * self.scene.bytes_per_token)
         while True:
             try:
-                ticket = await lane.slot(self.endpoint, lambda: lane.ratio.estimate(size), bulk=True)
+                permit = await lane.slot(self.endpoint, lambda: lane.ratio.estimate(size), bulk=True)
                 break
             except LaneClosed as closed:
                 await asyncio.sleep(max(0.01, closed.delay_s))
@@ -208,13 +208,13 @@ class _Simulation:
         await asyncio.sleep(latency_s + abs(self.random.gauss(0, self.scene.jitter_s)))
         if refusal is None:
             self.account.served.append((now - START_S, tokens))
-            lane.settle(ticket, size, tokens, self.scene.latency_s)
+            lane.settle(permit, size, tokens, self.scene.latency_s)
             return
         self.account.refused.append(now - START_S)
         delay_s = self._named(refusal.wait_s)
         words = f"Rate limit reached on {refusal.kind} per min"
-        outcome = Outcome(Fate.RATE_LIMITED, message=words, delay_s=delay_s)
-        await lane.refused(ticket, outcome, self.random.uniform(0.25, 0.5) if delay_s is None else delay_s)
+        outcome = Outcome(OutcomeKind.RATE_LIMITED, message=words, delay_s=delay_s)
+        await lane.refused(permit, outcome, self.random.uniform(0.25, 0.5) if delay_s is None else delay_s)
         for other in self.lanes:
             if other is not lane:
                 asyncio.get_running_loop().call_later(0.002, _spread, other)

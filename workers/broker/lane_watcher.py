@@ -32,7 +32,7 @@ class LaneWatcher(bootsteps.StartStopStep):
         super().__init__(consumer, **kwargs)
         self._version: str | None = None
         self._queues: set[str] = set()
-        self._leaving: set[str] = set()
+        self._dropping: set[str] = set()
         self._entry: Any = None
         self._registry: Registry | None = None
 
@@ -61,7 +61,7 @@ class LaneWatcher(bootsteps.StartStopStep):
             if version != self._version:
                 self._follow(consumer, registry)
                 self._version = version
-            self._leave_empty_queues(consumer)
+            self._drop_empty_queues(consumer)
         except (PenstockError, redis.RedisError) as exc:
             logger.warning("the endpoints cannot be read (%s); trying again", exc)
 
@@ -77,15 +77,15 @@ class LaneWatcher(bootsteps.StartStopStep):
         wanted = {queue_name(each, job_class) for each in ids for job_class in JOB_CLASSES} - excluded
         for queue in sorted(wanted - self._queues):
             consumer.call_soon(consumer.add_task_queue, queue)
-        self._leaving = (self._leaving | self._queues) - wanted
-        self._queues = wanted | self._leaving
+        self._dropping = (self._dropping | self._queues) - wanted
+        self._queues = wanted | self._dropping
 
-    def _leave_empty_queues(self, consumer: Any) -> None:
+    def _drop_empty_queues(self, consumer: Any) -> None:
         """Drop the queues of deleted endpoints, once what was in them has been told that its endpoint is gone."""
-        for queue in sorted(self._leaving):
+        for queue in sorted(self._dropping):
             if _is_empty(consumer, queue):
                 consumer.call_soon(consumer.cancel_task_queue, queue)
-                self._leaving.discard(queue)
+                self._dropping.discard(queue)
                 self._queues.discard(queue)
 
 

@@ -68,10 +68,6 @@ class Leases:
         """Whether this process has the message in flight."""
         return tag in self._queues
 
-    def queue_of(self, tag: str) -> str | None:
-        """The queue that a message in flight came from."""
-        return self._queues.get(tag)
-
     def in_flight(self) -> Counter[str]:
         """Messages in flight by queue."""
         with self._lock:

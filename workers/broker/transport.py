@@ -69,7 +69,7 @@ class QoS(kombu_redis.QoS):
         """Acknowledge, over whatever connection there is."""
         self.channel.leases.ack(delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
-        self.channel.nudge()
+        self.channel.wake()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Drop a message, or put it back as the next to be taken."""
@@ -78,7 +78,7 @@ class QoS(kombu_redis.QoS):
         else:
             self.channel.leases.ack(delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
-        self.channel.nudge()
+        self.channel.wake()
 
     def restore_unacked(self, client: Any = None) -> None:
         """At the end of a channel: hand back what is not done, unless this process goes on doing it."""
@@ -105,26 +105,26 @@ class QoS(kombu_redis.QoS):
 class Poller(kombu_redis.MultiChannelPoller):
     """kombu's poller, which also lets each channel take what its lanes allow."""
 
-    _pumped = False
+    _delivered_now = False
 
     def on_poll_start(self) -> None:
         """Take, then wait on the bells."""
-        if not self._pumped:
-            self._pump()
+        if not self._delivered_now:
+            self._deliver()
         super().on_poll_start()
 
     def get(self, callback: Any, timeout: float | None = None) -> None:
         """Take, and wait only if there was nothing: without an event loop, a delivery is what its caller waits for."""
-        if self._pump():
+        if self._deliver():
             return
-        self._pumped = True
+        self._delivered_now = True
         try:
             super().get(callback, timeout)
         finally:
-            self._pumped = False
+            self._delivered_now = False
 
-    def _pump(self) -> int:
-        return sum([channel.pump() for channel in list(self._channels)])
+    def _deliver(self) -> int:
+        return sum([channel.deliver_available() for channel in list(self._channels)])
 
 
 class Channel(kombu_redis.Channel):
@@ -136,7 +136,7 @@ class Channel(kombu_redis.Channel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._due, self._timer = True, None
-        self._nudged = False
+        self._woken = False
         super().__init__(*args, **kwargs)
         #: This process's leases on this broker; work goes on, and is acknowledged, after the channel is closed.
         self.leases = self._process_leases()
@@ -176,7 +176,7 @@ class Channel(kombu_redis.Channel):
 
     # Taking -----------------------------------------------------------------------------------------
 
-    def pump(self) -> int:
+    def deliver_available(self) -> int:
         """Take and deliver while there is room, a message and an open lane. Returns how many were delivered."""
         delivered = 0
         while self._due and self._active_queues and self.qos.can_consume():
@@ -233,16 +233,16 @@ class Channel(kombu_redis.Channel):
         self._timer = None
         self._due = True
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Say, from any thread, that there is room again."""
         self._due = True
         loop = get_event_loop()
-        if loop is not None and not self._nudged:
-            self._nudged = True
-            loop.call_soon(self._on_nudge)
+        if loop is not None and not self._woken:
+            self._woken = True
+            loop.call_soon(self._on_wake)
 
-    def _on_nudge(self) -> None:
-        self._nudged = False
+    def _on_wake(self) -> None:
+        self._woken = False
         self._due = True
 
     def _get(self, queue: str) -> Any:
@@ -304,7 +304,7 @@ class Channel(kombu_redis.Channel):
         # Rung or timed out, the queues are looked at: at least once a second, so that a message whose
         # publisher rang no bell is found as well.
         self._due = True
-        if not self.pump():
+        if not self.deliver_available():
             raise Empty
         return True
 

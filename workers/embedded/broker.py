@@ -102,13 +102,13 @@ def embedded_broker(settings: Settings) -> Iterator[str]:
                     f"the embedded broker in {home.folder} does not finish stopping: see {home.log}"
                 )
             ensure_running(home)
-        ended = threading.Event()
-        watch = threading.Thread(target=_watch, args=(home, ended), name="penstock-broker-watch", daemon=True)
+        stopping = threading.Event()
+        watch = threading.Thread(target=_watch, args=(home, stopping), name="penstock-broker-watch", daemon=True)
         watch.start()
         try:
             yield f"redis+socket://{home.socket}?virtual_host=0"
         finally:
-            ended.set()
+            stopping.set()
             watch.join()
 
 
@@ -136,9 +136,9 @@ def ensure_running(home: BrokerHome) -> None:
         time.sleep(0.02)
 
 
-def _watch(home: BrokerHome, ended: threading.Event) -> None:
+def _watch(home: BrokerHome, stopping: threading.Event) -> None:
     """Start a new supervisor when there is none. Whatever goes wrong is told to whoever next uses the broker."""
-    while not ended.wait(WATCH_S):
+    while not stopping.wait(WATCH_S):
         with contextlib.suppress(OSError, BrokerUnavailable), home.lock("starting") as mine:
             if mine is not None and not home.held("supervisor"):
                 _start(home)

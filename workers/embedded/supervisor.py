@@ -70,7 +70,7 @@ class Supervisor:
                 started = time.monotonic()
                 self._start()
                 if not self._await_answer():
-                    self._say_why()
+                    self._record_failure()
                 self._watch()
                 backoff = TICK_S if time.monotonic() - started > 10 else min(2 * backoff, LONGEST_BACKOFF_S)
                 self._rest(backoff)
@@ -98,7 +98,7 @@ class Supervisor:
         """End a server whose supervisor is gone. The lock is held by it, so the number in the file is its own."""
         with contextlib.suppress(OSError, ValueError):
             pid = int((self.home.folder / "server").read_text())
-            say(f"ending the server {pid} of a lost supervisor")
+            log(f"ending the server {pid} of a lost supervisor")
             os.kill(pid, signal.SIGTERM)
             with self.home.lock("server", wait_s=STOP_S) as gone:
                 if gone is None:
@@ -112,13 +112,13 @@ class Supervisor:
                 self.home.failure.unlink(missing_ok=True)
                 return True
             if state == "down" and time.monotonic() > end:
-                say(f"the server does not answer on its socket after {START_S:g} s")
+                log(f"the server does not answer on its socket after {START_S:g} s")
                 self.server.kill()
                 self.server.wait()
             self._rest(0.01)
         return False
 
-    def _say_why(self) -> None:
+    def _record_failure(self) -> None:
         """Leave the reason where users look for it; without one that has ever worked, there is nothing to retry."""
         if self.server is None or self.stopping:
             return
@@ -129,7 +129,7 @@ class Supervisor:
         while self.server and self.server.poll() is None and not self.stopping:
             self._rest(TICK_S)
         if self.server and self.server.returncode is not None and not self.stopping:
-            say(f"the server {self.server.pid} ended with code {self.server.returncode}")
+            log(f"the server {self.server.pid} ended with code {self.server.returncode}")
 
     def _rest(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -153,7 +153,7 @@ class Supervisor:
         self.home.remove_socket()
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     """Write a line to the broker's log."""
     print(time.strftime("%Y-%m-%dT%H:%M:%S%z"), f"supervisor {os.getpid()}:", message, flush=True)
 

@@ -21,14 +21,14 @@ class ServerClock:
         self._read_at = 0.0
         self._late_since = float("inf")
 
-    def lag(self, said_at: float, read_at: float) -> float:
+    def lag(self, answered_at: float, read_at: float) -> float:
         """Return by how many seconds longer than the quickest an answer took.
 
         Args:
             said_at: when the server gave the answer, by its clock, in seconds.
             read_at: when it was read here, by the monotonic clock, in seconds.
         """
-        offset = read_at - said_at
+        offset = read_at - answered_at
         least = min(offset, self._least + DRIFT * (read_at - self._read_at))
         self._late_since = min(self._late_since, read_at) if offset - least > STEP_S else float("inf")
         if offset - least > FOR_S or read_at - self._late_since > FOR_S:

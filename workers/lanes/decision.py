@@ -29,14 +29,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 
 BASE_S = 0.5
 CAP_S = 20.0
 #: Tries after which a batch that gets no good answer is split.
 SPLIT_AFTER = 3
 #: Most tries of an input alone that was split off a failing batch: it may be the culprit, or a neighbour out of luck.
-ISOLATED_TRIES = 6
+ISOLATED_ATTEMPTS = 6
 #: Refusals for pace of one request, others being served meanwhile, after which it is taken to be too big for the quota.
 PACE_REFUSALS = 6
 
@@ -74,7 +74,7 @@ class Attempt:
         isolated: whether it was split off a request that had failed too often.
     """
 
-    tries: int = 1
+    attempts: int = 1
     refusals: int = 0
     elapsed_s: float = 0.0
     inputs: int = 1
@@ -102,22 +102,22 @@ def decide(
         policy: budgets.
         uniform: source of jitter, replaced in tests.
     """
-    match outcome.fate:
-        case Fate.OK:
+    match outcome.kind:
+        case OutcomeKind.OK:
             return Decision(Step.GO_ON)
-        case Fate.QUOTA_EXHAUSTED | Fate.UNAUTHORIZED | Fate.NOT_FOUND:
+        case OutcomeKind.QUOTA_EXHAUSTED | OutcomeKind.UNAUTHORIZED | OutcomeKind.NOT_FOUND:
             return Decision(Step.PARK)
-        case Fate.RATE_LIMITED:
+        case OutcomeKind.RATE_LIMITED:
             return _paced(outcome, attempt, policy, uniform)
-        case Fate.TOO_LARGE | Fate.INPUT_REFUSED | Fate.REQUEST_REFUSED:
+        case OutcomeKind.TOO_LARGE | OutcomeKind.INPUT_REFUSED | OutcomeKind.REQUEST_REFUSED:
             return _refused(outcome, attempt, policy, uniform)
         case _:
             return _unanswered(outcome, attempt, policy, uniform)
 
 
-def backoff(tries: int, uniform: Callable[[float, float], float] = random.uniform) -> float:
+def backoff(attempts: int, uniform: Callable[[float, float], float] = random.uniform) -> float:
     """Return seconds to wait after the given number of tries (1 is the first): full jitter."""
-    return uniform(0.0, min(CAP_S, BASE_S * 2 ** min(tries - 1, 30)))
+    return uniform(0.0, min(CAP_S, BASE_S * 2 ** min(attempts - 1, 30)))
 
 
 def _paced(outcome: Outcome, attempt: Attempt, policy: Policy, uniform: Callable[[float, float], float]) -> Decision:
@@ -134,8 +134,8 @@ def _paced(outcome: Outcome, attempt: Attempt, policy: Policy, uniform: Callable
 
 def _refused(outcome: Outcome, attempt: Attempt, policy: Policy, uniform: Callable[[float, float], float]) -> Decision:
     if outcome.should_retry and not _used_up(attempt, policy):
-        return Decision(Step.WAIT, backoff(attempt.tries, uniform))
-    if outcome.fate is Fate.REQUEST_REFUSED:
+        return Decision(Step.WAIT, backoff(attempt.attempts, uniform))
+    if outcome.kind is OutcomeKind.REQUEST_REFUSED:
         return Decision(Step.FAIL)
     return _split_or_fail(outcome, attempt)
 
@@ -147,21 +147,21 @@ def _unanswered(
         return _split_or_fail(outcome, attempt)
     if outcome.delay_s is not None and outcome.delay_s > policy.max_delay_s:
         return Decision(Step.PARK)
-    stubborn = attempt.tries >= (SPLIT_AFTER if attempt.others_served else SPLIT_AFTER + 1)
-    if outcome.fate is not Fate.NOT_SENT and attempt.inputs > 1 and stubborn:
+    stubborn = attempt.attempts >= (SPLIT_AFTER if attempt.others_served else SPLIT_AFTER + 1)
+    if outcome.kind is not OutcomeKind.NOT_SENT and attempt.inputs > 1 and stubborn:
         return Decision(Step.SPLIT)
-    return Decision(Step.WAIT, backoff(attempt.tries, uniform) if outcome.delay_s is None else outcome.delay_s)
+    return Decision(Step.WAIT, backoff(attempt.attempts, uniform) if outcome.delay_s is None else outcome.delay_s)
 
 
 def _used_up(attempt: Attempt, policy: Policy) -> bool:
     # What stands alone has been tried in company before.
     alone = attempt.isolated and attempt.inputs == 1
-    attempts = min(policy.attempts, ISOLATED_TRIES) if alone else policy.attempts
-    return attempt.tries >= attempts or attempt.elapsed_s >= policy.budget_s
+    attempts = min(policy.attempts, ISOLATED_ATTEMPTS) if alone else policy.attempts
+    return attempt.attempts >= attempts or attempt.elapsed_s >= policy.budget_s
 
 
 def _split_or_fail(outcome: Outcome, attempt: Attempt) -> Decision:
-    if attempt.inputs <= 1 or outcome.fate is Fate.NOT_SENT:
+    if attempt.inputs <= 1 or outcome.kind is OutcomeKind.NOT_SENT:
         return Decision(Step.FAIL)
     index = outcome.input_index
     known = index if index is not None and 0 <= index < attempt.inputs else None

@@ -16,7 +16,7 @@ FURTHEST_S = 2.0
 
 
 @dataclass
-class Ticket:
+class Permit:
     """Leave to send one request. ``seq`` dates it: news of a refusal is stale when a later cool-down has begun."""
 
     tokens: float
@@ -42,12 +42,12 @@ class Waiter:
     tokens: Callable[[], float]
     endpoint: Endpoint
     bulk: bool
-    ready: asyncio.Future[Ticket]
+    ready: asyncio.Future[Permit]
     operations: int = 0
     lease: str = ""
     lease_s: float = 0.0
     timer: asyncio.TimerHandle | None = None
-    ticket: Ticket | None = None
+    permit: Permit | None = None
     owned: bool = False
     since: float = field(default_factory=lambda: time.monotonic())  # looked up when called: tests have a clock
 
@@ -64,7 +64,7 @@ class Waiter:
 
 
 @dataclass
-class Line:
+class FairQueue:
     """Interactive requests first, each class in the order of coming.
 
     Bulk work that waits is owed a share of the places that interactive work takes: it is never starved for good.
@@ -72,7 +72,7 @@ class Line:
 
     interactive: deque[Waiter] = field(default_factory=deque)
     bulk: deque[Waiter] = field(default_factory=deque)
-    owed: float = 0.0
+    bulk_credit: float = 0.0
 
     def of(self, waiter: Waiter) -> deque[Waiter]:
         """Return the part of the line in which a request waits."""
@@ -81,15 +81,15 @@ class Line:
     @property
     def bulk_is_due(self) -> bool:
         """Whether bulk work is owed a whole place."""
-        return self.owed >= 1 - 1e-9  # sums of a tenth
+        return self.bulk_credit >= 1 - 1e-9  # sums of a tenth
 
     def served(self, waiter: Waiter) -> None:
         """Note who was given a place."""
         if waiter.bulk:
             waiter.owned = self.bulk_is_due
-            self.owed -= 1 if waiter.owned else 0
+            self.bulk_credit -= 1 if waiter.owned else 0
         elif any(not each.ready.done() for each in self.bulk):
-            self.owed += BULK_SHARE
+            self.bulk_credit += BULK_SHARE
 
     def head(self) -> Waiter | None:
         """Return who is next, None when nobody waits."""

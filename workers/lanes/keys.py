@@ -18,7 +18,7 @@ def flight_key(prefix: str, quota: str) -> str:
     return f"{prefix}lane:{{{quota}}}:flight"
 
 
-def news_channel(prefix: str) -> str:
+def signal_channel(prefix: str) -> str:
     """Pub/sub channel on which a lane's cool-downs, parking and resuming are told to all workers."""
     return f"{prefix}lane-news"
 

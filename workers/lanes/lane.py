@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Callable
 import redis
 
 from penstock.config.endpoints.endpoint import Endpoint
-from penstock.workers.lanes.fair_queue import Line, Ticket, Waiter
-from penstock.workers.lanes.limiter import FIRST_S, LATE_S, Limiter, Settlement, Slot, paced, strict
-from penstock.workers.lanes.outcome import Fate, Limits, Outcome
+from penstock.workers.lanes.fair_queue import FairQueue, Permit, Waiter
+from penstock.workers.lanes.limiter import FIRST_S, LATE_S, Limiter, Slot, UsageReport, paced, strict
+from penstock.workers.lanes.outcome import HeaderLimits, Outcome, OutcomeKind
 from penstock.workers.lanes.reasons import dimension, parking_reason
 from penstock.workers.lanes.tokens import token_ratio
 from penstock.workers.lanes.window import window
@@ -32,7 +32,7 @@ FLUSH_S = 0.25
 #: Attempts without a good answer, in a row over all workers, that rest the lane, and for how many seconds.
 BREAKER, REST_S = 12, 1.0
 #: A limit in the headers is told again after this many seconds; it is forgotten after five times that.
-SAY_AGAIN_S = 60.0
+REPEAT_S = 60.0
 #: How many times lower than the configured limit a header may go while nothing is being refused.
 ABSURDLY_LOW = 20
 
@@ -46,7 +46,7 @@ class LaneClosed(Exception):
     def __init__(self, state: str, why: str, delay_s: float) -> None:
         super().__init__(f"{state}: {why}")
         self.state, self.why, self.delay_s = state, why, delay_s
-        self.tries = self.refusals = 0
+        self.attempts = self.refusals = 0
 
 
 class Lane:
@@ -57,14 +57,14 @@ class Lane:
         self.window, self.ratio = window(quota), token_ratio(quota)
         self.served_at = float("-inf")
         self._limiter = limiter
-        self._line, self._asleep = Line(), set[Waiter]()
-        self._settled = Settlement()
-        self._said: tuple[float, float] = (0.0, 0.0)
-        self._said_at = self._refused_at = float("-inf")
+        self._queue, self._asleep = FairQueue(), set[Waiter]()
+        self._report = UsageReport()
+        self._header_limits: tuple[float, float] = (0.0, 0.0)
+        self._header_at = self._refused_at = float("-inf")
         self._mean_tokens = 0.0
         self._seq = 0
         self._cold = True
-        self._pump: asyncio.Task[None] | None = None
+        self._reserving: asyncio.Task[None] | None = None
         self._flush: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -78,7 +78,7 @@ class Lane:
         operations: int = 0,
         lease: str = "",
         lease_s: float = 0.0,
-    ) -> Ticket:
+    ) -> Permit:
         """Wait for leave to send one request.
 
         Args:
@@ -94,15 +94,15 @@ class Lane:
         loop = asyncio.get_running_loop()
         waiter = Waiter(tokens, endpoint, bulk, loop.create_future(), operations, lease, lease_s)
         if bulk or operations or not self._overtake(waiter):
-            self._line.of(waiter).append(waiter)
+            self._queue.of(waiter).append(waiter)
         self._changed.set()
-        self._keep_pumping()
+        self._keep_reserving()
         try:
             return await waiter.ready
         finally:
             self._forget(waiter)
 
-    def settle(self, ticket: Ticket, size: int, used: float, latency_s: float, made: float = 0.0) -> None:
+    def settle(self, permit: Permit, size: int, used: float, latency_s: float, made: float = 0.0) -> None:
         """Take in a good answer: what it was charged, and how long it took.
 
         Args:
@@ -115,45 +115,45 @@ class Lane:
         self.served_at = time.monotonic()
         self.window.observe(latency_s)
         sensible = self.ratio.learn(size, used)
-        charged = used + made if sensible else ticket.tokens
-        correction = self._correction(charged - ticket.tokens, ticket.endpoint)
-        self._settled += Settlement(1, 1, charged, correction, seq=ticket.seq)
+        charged = used + made if sensible else permit.tokens
+        correction = self._correction(charged - permit.tokens, permit.endpoint)
+        self._report += UsageReport(1, 1, charged, correction, seq=permit.seq)
         self._mean_tokens += (charged - self._mean_tokens) * (0.2 if self._mean_tokens else 1.0)
-        self.update_rate(ticket.endpoint)
+        self.update_rate(permit.endpoint)
         self._flush_later()
 
-    def learn(self, endpoint: Endpoint, limits: Limits) -> None:
+    def learn(self, endpoint: Endpoint, limits: HeaderLimits) -> None:
         """Take in what an answer's headers say of the limits; they can only lower the configured ones."""
         configured = endpoint.rate_limit
-        said = (
+        stated = (
             self._believed(limits.limit_requests, limits.remaining_requests, configured.requests_per_minute),
             self._believed(limits.limit_tokens, limits.remaining_tokens, configured.tokens_per_minute),
         )
-        stale = time.monotonic() - self._said_at > SAY_AGAIN_S
-        if any(said) and (said != self._said or stale):
-            self._said, self._said_at = said, time.monotonic()
-            self._spawn(self._limiter.report(self.quota, self._take_settled(), *(paced(limit) for limit in said)))
+        stale = time.monotonic() - self._header_at > REPEAT_S
+        if any(stated) and (stated != self._header_limits or stale):
+            self._header_limits, self._header_at = stated, time.monotonic()
+            self._spawn(self._limiter.report(self.quota, self._take_report(), *(paced(limit) for limit in stated)))
 
-    async def refused(self, ticket: Ticket, outcome: Outcome, delay_s: float) -> None:
+    async def refused(self, permit: Permit, outcome: Outcome, delay_s: float) -> None:
         """Take in a 429: the lane cools once, for every worker."""
         self._refused_at = time.monotonic()
-        self.learn(ticket.endpoint, outcome.limits)
-        limit, named = ticket.endpoint.rate_limit, outcome.delay_s is not None
-        async with self._told():
-            if await self._limiter.refuse(self.quota, ticket.seq, delay_s, dimension(outcome), limit, named=named):
-                logger.warning("lane %s cools for %.2f s: %s", ticket.endpoint.inference_id, delay_s, outcome.message)
+        self.learn(permit.endpoint, outcome.limits)
+        limit, named = permit.endpoint.rate_limit, outcome.delay_s is not None
+        async with self._best_effort():
+            if await self._limiter.refuse(self.quota, permit.seq, delay_s, dimension(outcome), limit, named=named):
+                logger.warning("lane %s cools for %.2f s: %s", permit.endpoint.inference_id, delay_s, outcome.message)
             await self.refresh()
 
     async def failed(self, outcome: Outcome) -> None:
         """Take in an attempt without a good answer; many in a row rest the lane."""
-        if outcome.fate in (Fate.SERVER_ERROR, Fate.NOT_SENT, Fate.NO_ANSWER):
-            async with self._told():
+        if outcome.kind in (OutcomeKind.SERVER_ERROR, OutcomeKind.NOT_SENT, OutcomeKind.NO_ANSWER):
+            async with self._best_effort():
                 await self._limiter.fail(self.quota, REST_S, BREAKER)
 
     async def park(self, endpoint: Endpoint, outcome: Outcome) -> str:
         """Park the lane. Returns the reason, with what to do next."""
         why = parking_reason(endpoint, outcome)
-        async with self._told():
+        async with self._best_effort():
             await self._limiter.park(self.quota, why, endpoint.inference_id, endpoint.version)
         logger.error("lane %s is parked: %s", endpoint.inference_id, why)
         self._close_all(LaneClosed("parked", why, 0.0))
@@ -161,12 +161,12 @@ class Lane:
 
     async def release(self, lease: str) -> None:
         """An operation in flight has ended."""
-        async with self._told():
+        async with self._best_effort():
             await self._limiter.release(self.quota, lease)
 
     async def refresh(self) -> None:
         """Look at the lane's shared state; hold back what is asleep if it has closed or begun a cool-down."""
-        slot = await self._limiter.report(self.quota, self._take_settled())
+        slot = await self._limiter.report(self.quota, self._take_report())
         if slot.state in ("paused", "parked"):
             self._close_all(LaneClosed(slot.state, slot.why, 0.0))
         else:
@@ -176,7 +176,7 @@ class Lane:
     # Inside -----------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def _told(self) -> AsyncIterator[None]:
+    async def _best_effort(self) -> AsyncIterator[None]:
         """What the others are told is lost while the broker is away; the work itself goes on."""
         try:
             yield
@@ -184,7 +184,7 @@ class Lane:
             logger.warning("lane %s: the other workers could not be told (%s)", self.quota, exc)
 
     async def _reserve_all(self) -> None:
-        while (waiter := self._line.head()) is not None:
+        while (waiter := self._queue.head()) is not None:
             try:
                 slot = await self._reserve(waiter)
             except (redis.RedisError, OSError) as exc:
@@ -204,25 +204,25 @@ class Lane:
     async def _reserve(self, waiter: Waiter) -> Slot:
         tokens = waiter.tokens()
         waiter.tokens = lambda: tokens
-        settled = self._take_settled()
+        report = self._take_report()
         try:
             return await self._limiter.reserve(
                 self.quota, waiter.endpoint.rate_limit, tokens, bulk=waiter.bulk, ahead_s=waiter.ahead_s,
-                settled=settled, operations=waiter.operations, lease=waiter.lease, lease_s=waiter.lease_s,
+                report=report, operations=waiter.operations, lease=waiter.lease, lease_s=waiter.lease_s,
             )  # fmt: skip
         except BaseException:
-            self._settled += settled
+            self._report += report
             raise
 
     def _grant(self, waiter: Waiter, slot: Slot) -> None:
         with contextlib.suppress(ValueError):
-            self._line.of(waiter).remove(waiter)
-        self._line.served(waiter)
-        waiter.ticket = Ticket(waiter.tokens(), slot.seq, waiter.endpoint)
+            self._queue.of(waiter).remove(waiter)
+        self._queue.served(waiter)
+        waiter.permit = Permit(waiter.tokens(), slot.seq, waiter.endpoint)
         if self._cold:
             self._cold = False
             if strict(waiter.endpoint.rate_limit):
-                self._settled += Settlement(late=FIRST_S * 1000)
+                self._report += UsageReport(late=FIRST_S * 1000)
         if slot.wait_s <= 0.0005:
             self._note_late(-slot.wait_s)
             self._wake(waiter)
@@ -237,12 +237,12 @@ class Lane:
         if waiter in self._asleep and waiter.timer is not None:
             self._note_late(asyncio.get_running_loop().time() - waiter.timer.when())
         self._asleep.discard(waiter)
-        if not waiter.ready.done() and waiter.ticket is not None:
-            waiter.ready.set_result(waiter.ticket)
+        if not waiter.ready.done() and waiter.permit is not None:
+            waiter.ready.set_result(waiter.permit)
 
     def _note_late(self, late_s: float) -> None:
         if late_s > LATE_S:
-            self._settled += Settlement(late=(late_s - LATE_S) * 1000)
+            self._report += UsageReport(late=(late_s - LATE_S) * 1000)
 
     def _overtake(self, waiter: Waiter) -> bool:
         """Give interactive work the place that bulk work of this process sleeps for; that goes to the head of its line.
@@ -257,25 +257,25 @@ class Lane:
             if each.bulk
             and not each.owned
             and each.timer
-            and each.ticket
-            and (not limited or each.ticket.tokens >= tokens)
+            and each.permit
+            and (not limited or each.permit.tokens >= tokens)
         ]
         if not places:
             return False
         when, bulk = min(places, key=lambda place: place[0])
-        ticket = bulk.ticket
-        self._back_in_line(bulk)
-        self._line.served(waiter)
-        waiter.ticket = ticket and Ticket(ticket.tokens, ticket.seq, waiter.endpoint)
+        permit = bulk.permit
+        self._queue_again(bulk)
+        self._queue.served(waiter)
+        waiter.permit = permit and Permit(permit.tokens, permit.seq, waiter.endpoint)
         self._sleep(waiter, when)
         return True
 
-    def _back_in_line(self, waiter: Waiter) -> None:
+    def _queue_again(self, waiter: Waiter) -> None:
         self._asleep.discard(waiter)
         if waiter.timer is not None:
             waiter.timer.cancel()
-        waiter.timer = waiter.ticket = None
-        self._line.of(waiter).appendleft(waiter)
+        waiter.timer = waiter.permit = None
+        self._queue.of(waiter).appendleft(waiter)
 
     def _note(self, seq: int) -> None:
         """Put all that sleep back in line when a cool-down has begun: the schedule began anew with it."""
@@ -284,19 +284,19 @@ class Lane:
         self._seq = seq
         for waiter in list(self._asleep):
             self._give_place_back(waiter)
-            self._back_in_line(waiter)
-        self._keep_pumping()
+            self._queue_again(waiter)
+        self._keep_reserving()
 
     def _give_place_back(self, waiter: Waiter) -> None:
-        if waiter.ticket is not None:
-            self._settled += Settlement(places=1, place_tokens=waiter.ticket.tokens)
+        if waiter.permit is not None:
+            self._report += UsageReport(places=1, place_tokens=waiter.permit.tokens)
 
-    def _keep_pumping(self) -> None:
-        if self._line.head() is not None and (self._pump is None or self._pump.done()):
-            self._pump = asyncio.get_running_loop().create_task(self._reserve_all(), name=f"lane-{self.quota}")
+    def _keep_reserving(self) -> None:
+        if self._queue.head() is not None and (self._reserving is None or self._reserving.done()):
+            self._reserving = asyncio.get_running_loop().create_task(self._reserve_all(), name=f"lane-{self.quota}")
 
     def _close_all(self, reason: LaneClosed) -> None:
-        for waiter in [*self._asleep, *self._line.drain()]:
+        for waiter in [*self._asleep, *self._queue.drain()]:
             self._give_place_back(waiter)
             if waiter.timer is not None:
                 waiter.timer.cancel()
@@ -309,7 +309,7 @@ class Lane:
         if waiter.timer is not None:
             waiter.timer.cancel()
         with contextlib.suppress(ValueError):
-            self._line.of(waiter).remove(waiter)
+            self._queue.of(waiter).remove(waiter)
 
     async def _pause(self, seconds: float) -> None:
         self._changed.clear()
@@ -339,9 +339,9 @@ class Lane:
             return 0.0
         return limit
 
-    def _take_settled(self) -> Settlement:
-        settled, self._settled = self._settled, Settlement()
-        return settled
+    def _take_report(self) -> UsageReport:
+        report, self._report = self._report, UsageReport()
+        return report
 
     def _flush_later(self) -> None:
         if self._flush is None:
@@ -349,8 +349,8 @@ class Lane:
 
     def _flush_now(self) -> None:
         self._flush = None
-        if self._settled:
-            self._spawn(self._limiter.report(self.quota, self._take_settled()))
+        if self._report:
+            self._spawn(self._limiter.report(self.quota, self._take_report()))
 
     def _spawn(self, work: object) -> None:
         task = asyncio.ensure_future(work)  # type: ignore[call-overload]

@@ -8,7 +8,7 @@ import redis
 import redis.asyncio
 
 from penstock.config.endpoints.endpoint import Endpoint
-from penstock.workers.lanes.keys import lane_key, news_channel
+from penstock.workers.lanes.keys import lane_key, signal_channel
 from penstock.workers.lanes.lane import Lane
 from penstock.workers.lanes.limiter import Limiter
 
@@ -41,7 +41,7 @@ class Lanes:
         while True:
             try:
                 async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(news_channel(self._prefix))
+                    await pubsub.subscribe(signal_channel(self._prefix))
                     async for message in pubsub.listen():
                         await self._tell(message["data"])
             except (redis.RedisError, OSError):

@@ -17,7 +17,7 @@ import redis.asyncio
 
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.workers.lanes.clock import ServerClock
-from penstock.workers.lanes.keys import flight_key, lane_key, news_channel, used_key
+from penstock.workers.lanes.keys import flight_key, lane_key, signal_channel, used_key
 from penstock.workers.lua import async_script, script
 
 #: Seconds before its time at which a place may be reserved.
@@ -41,7 +41,7 @@ Dimension = Literal["requests", "tokens", "capacity", ""]
 
 
 @dataclass
-class Settlement:
+class UsageReport:
     """What has come of requests since the last call; it rides on the next one.
 
     Args:
@@ -70,8 +70,8 @@ class Settlement:
         """Return the fields in order, as the script takes them."""
         return tuple(vars(self).values())
 
-    def __add__(self, other: Settlement) -> Settlement:
-        total = Settlement(*map(add, self.values(), other.values()))
+    def __add__(self, other: UsageReport) -> UsageReport:
+        total = UsageReport(*map(add, self.values(), other.values()))
         total.late = max(self.late, other.late)  # one stall makes many late
         total.seq = max(self.seq, other.seq)
         total.fresh = sum(each.fresh for each in (self, other) if each.seq == total.seq)
@@ -139,7 +139,7 @@ class Limiter:
         *,
         bulk: bool = False,
         ahead_s: float = AHEAD_S,
-        settled: Settlement | None = None,
+        report: UsageReport | None = None,
         operations: int = 0,
         lease: str = "",
         lease_s: float = 0.0,
@@ -160,14 +160,14 @@ class Limiter:
         return await self._call(
             quota, "reserve", paced(limit.requests_per_minute), paced(limit.tokens_per_minute), tokens, int(bulk),
             ahead_s * 1000, slack * 1000,
-            BULK_SHARE, operations, lease, lease_s * 1000, *(settled or Settlement()).values(),
+            BULK_SHARE, operations, lease, lease_s * 1000, *(report or UsageReport()).values(),
         )  # fmt: skip
 
     async def report(
-        self, quota: str, settled: Settlement, said_requests: float = 0.0, said_tokens: float = 0.0
+        self, quota: str, report: UsageReport, header_requests: float = 0.0, header_tokens: float = 0.0
     ) -> Slot:
         """Tell of requests that went well. ``said_*``: limits in the headers, 0 for nothing."""
-        return await self._call(quota, "report", said_requests, said_tokens, *settled.values())
+        return await self._call(quota, "report", header_requests, header_tokens, *report.values())
 
     async def refuse(
         self, quota: str, seq: int, delay_s: float, dimension: Dimension, limit: RateLimit, *, named: bool = True
@@ -202,7 +202,7 @@ class Limiter:
 
     async def _call(self, quota: str, operation: str, *arguments: Any) -> Slot:
         keys = [lane_key(self._prefix, quota), used_key(self._prefix, quota), flight_key(self._prefix, quota)]
-        args = [operation, self.clock_ms, news_channel(self._prefix), *arguments]
+        args = [operation, self.clock_ms, signal_channel(self._prefix), *arguments]
         return _slot(await self._script(keys=keys, args=args), self._clock)
 
 
@@ -220,4 +220,4 @@ def unpark_changed(client: redis.Redis, prefix: str, endpoint: Endpoint) -> None
 
 def _call(client: redis.Redis, prefix: str, quota: str, operation: str, *arguments: Any) -> None:
     keys = [lane_key(prefix, quota), used_key(prefix, quota), flight_key(prefix, quota)]
-    script(client, "lanes/limiter")(keys=keys, args=[operation, 0, news_channel(prefix), *arguments])
+    script(client, "lanes/limiter")(keys=keys, args=[operation, 0, signal_channel(prefix), *arguments])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Fate(StrEnum):
+class OutcomeKind(StrEnum):
     """The kinds of outcome. A service maps its statuses and codes to these, and knows nothing of what follows."""
 
     OK = "ok"
@@ -24,7 +24,7 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True)
-class Limits:
+class HeaderLimits:
     """What a response's headers say of the quota. None where they are silent or make no sense.
 
     ``limit_*`` and ``remaining_*`` are counts per the provider's window (a minute); ``reset_*_s`` are seconds.
@@ -55,12 +55,12 @@ class Outcome:
         billed: whether the provider may have charged for it.
     """
 
-    fate: Fate
+    kind: OutcomeKind
     code: str = ""
     message: str = ""
     status: int | None = None
     delay_s: float | None = None
-    limits: Limits = Limits()
+    limits: HeaderLimits = HeaderLimits()
     should_retry: bool | None = None
     max_inputs: int | None = None
     input_index: int | None = None
@@ -68,4 +68,4 @@ class Outcome:
     @property
     def billed(self) -> bool:
         """Whether the provider may have charged for the attempt without our having an answer."""
-        return self.fate in (Fate.NO_ANSWER, Fate.MALFORMED)
+        return self.kind in (OutcomeKind.NO_ANSWER, OutcomeKind.MALFORMED)

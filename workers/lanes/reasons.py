@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.workers.lanes.limiter import Dimension
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 
 #: Codes of refusals for a server's own state, whatever our pace.
 CAPACITY = frozenset({"capacity", "model_not_ready"})
@@ -13,14 +13,14 @@ CAPACITY = frozenset({"capacity", "model_not_ready"})
 def parking_reason(endpoint: Endpoint, outcome: Outcome) -> str:
     """Say why a lane is parked, and what to do next."""
     remedy = {
-        Fate.QUOTA_EXHAUSTED: "add credit or raise the spending limit at the provider",
-        Fate.UNAUTHORIZED: "put the endpoint again with a valid key",
-        Fate.NOT_FOUND: "correct the endpoint's model, deployment or URL",
-    }.get(outcome.fate, "wait, or ask the provider why")
+        OutcomeKind.QUOTA_EXHAUSTED: "add credit or raise the spending limit at the provider",
+        OutcomeKind.UNAUTHORIZED: "put the endpoint again with a valid key",
+        OutcomeKind.NOT_FOUND: "correct the endpoint's model, deployment or URL",
+    }.get(outcome.kind, "wait, or ask the provider why")
     status = f" (HTTP {outcome.status})" if outcome.status else ""
-    said = f": {outcome.message}" if outcome.message else ""
+    words = f": {outcome.message}" if outcome.message else ""
     return (
-        f"{outcome.code or outcome.fate.value}{status}{said}. Next: {remedy}, "
+        f"{outcome.code or outcome.kind.value}{status}{words}. Next: {remedy}, "
         f"then `penstock lane resume {endpoint.inference_id}`"
     )
 

@@ -15,7 +15,7 @@ from penstock.config.settings import Settings
 from penstock.workers.lanes.keys import flight_key, holder_key, lane_key, used_key
 
 #: What a header said is forgotten after so many seconds, as in limiter.lua.
-SAID_S = 300
+HEADER_S = 300
 
 State = Literal["open", "cooling", "paused", "parked", "probing"]
 
@@ -119,7 +119,7 @@ def _minute(used: dict[str, str], now: int) -> tuple[int, int, int]:
 
 
 def _limit(lane: dict[str, str], dimension: str, now: float, configured: float | None) -> float | None:
-    fresh = now - float(lane.get("saidat") or 0) / 1000 <= SAID_S
+    fresh = now - float(lane.get("saidat") or 0) / 1000 <= HEADER_S
     known = [float(lane.get(f"{kind}{dimension}") or 0) for kind in ("e", *(["said"] if fresh else []))]
     limits = [limit for limit in (configured or 0.0, *known) if limit > 0]
     return min(limits) if limits else None

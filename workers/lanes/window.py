@@ -19,7 +19,7 @@ FIRST_GUESS_S = 0.3
 
 
 @dataclass
-class Window:
+class LaneWindow:
     """What this process has seen of a lane.
 
     Args:
@@ -49,12 +49,12 @@ class Window:
         return max(1, min(cap, max(INTERACTIVE, self.size(cap))))
 
 
-_windows: dict[str, Window] = {}
+_windows: dict[str, LaneWindow] = {}
 
 
-def window(quota: str) -> Window:
+def window(quota: str) -> LaneWindow:
     """Return this process's window of a quota."""
-    return _windows.setdefault(quota, Window())
+    return _windows.setdefault(quota, LaneWindow())
 
 
 def forget_all(keep: Callable[[str], bool] = lambda quota: False) -> None:

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 Report = tuple[Callable[[Any], None], Any]
 
 
-class Job(Interruption):
+class PoolJob(Interruption):
     """A task handed to the pool. Celery's request holds a weak reference to it, to terminate it.
 
     Args:

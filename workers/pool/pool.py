@@ -28,7 +28,7 @@ from celery.concurrency.base import BasePool
 from celery.worker import state as worker_state
 
 from penstock.workers.pool import loop as loops
-from penstock.workers.pool.job import Job, Threads
+from penstock.workers.pool.job import PoolJob, Threads
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ class TaskPool(BasePool):
         super().__init__(*args, **kwargs)
         self._hub: Any = None
         self._thread: loops.LoopThread | None = None
-        self._waiting: dict[Job, None] = {}
-        self._running: set[Job] = set()
+        self._waiting: dict[PoolJob, None] = {}
+        self._running: set[PoolJob] = set()
         self._threads = Threads(min(self.limit, MAX_THREADS))
         self._done = 0
 
@@ -73,10 +73,10 @@ class TaskPool(BasePool):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
         **options: Any,
-    ) -> Job:
+    ) -> PoolJob:
         """Take a task; it starts at once, unless as many as the concurrency are in flight."""
-        job = Job(target, args, kwargs or {}, options, self._limits(options), self._blocks(args))
-        self._post(self._submit, job)
+        job = PoolJob(target, args, kwargs or {}, options, self._limits(options), self._blocks(args))
+        self._call_on_loop(self._submit, job)
         return job
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
@@ -85,7 +85,7 @@ class TaskPool(BasePool):
     def grow(self, n: int = 1) -> None:
         """Raise the concurrency."""
         self.limit += n
-        self._post(self._fill)
+        self._call_on_loop(self._fill)
 
     def shrink(self, n: int = 1) -> None:
         """Lower the concurrency; tasks in flight are left to end."""
@@ -95,12 +95,12 @@ class TaskPool(BasePool):
 
     def on_close(self) -> None:
         """From now on nothing is started."""
-        self._post(self._waiting.clear)  # their messages were never acknowledged: they go back to their queues
+        self._call_on_loop(self._waiting.clear)  # their messages were never acknowledged: they go back to their queues
 
     def on_stop(self) -> None:
         """Wait for what is in flight; in a cold shutdown, cancel it. Called again by Celery's signal handlers."""
         self._state = self.CLOSE
-        self._post(self._waiting.clear)
+        self._call_on_loop(self._waiting.clear)
         while self._running and not worker_state.should_terminate:
             self._tend_worker()
         self._end()
@@ -123,7 +123,7 @@ class TaskPool(BasePool):
 
     # On the loop ---------------------------------------------------------------------------------------
 
-    def _submit(self, job: Job) -> None:
+    def _submit(self, job: PoolJob) -> None:
         if self._state == self.RUN:
             self._waiting[job] = None
             self._fill()
@@ -135,9 +135,9 @@ class TaskPool(BasePool):
             del self._waiting[job]
             self._running.add(job)
             task = self._thread.loop.create_task(job.run(self._threads))
-            task.add_done_callback(partial(self._ended, job))
+            task.add_done_callback(partial(self._finished, job))
 
-    def _ended(self, job: Job, _: Any) -> None:
+    def _finished(self, job: PoolJob, _: Any) -> None:
         self._running.discard(job)
         self._done += 1
         if self._waiting:
@@ -151,7 +151,7 @@ class TaskPool(BasePool):
 
     # In the worker's main thread -----------------------------------------------------------------------
 
-    def _post(self, call: Callable[..., None], *args: Any) -> None:
+    def _call_on_loop(self, call: Callable[..., None], *args: Any) -> None:
         with suppress(RuntimeError):  # the loop is closed: the worker is at its end, the message goes back
             if self._thread is not None:
                 self._thread.loop.call_soon_threadsafe(call, *args)
@@ -181,7 +181,7 @@ class TaskPool(BasePool):
         if thread is None or not thread.thread.is_alive():
             return
         end = time.monotonic() + GRACE_S
-        self._post(self._kill_all)
+        self._call_on_loop(self._kill_all)
         while any(job.ends_when_killed for job in list(self._running)) and time.monotonic() < end:
             time.sleep(0.005)
         if self._running:

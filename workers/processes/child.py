@@ -25,19 +25,19 @@ def main(descriptor: int, arguments: list[str]) -> int:
     """Run a worker of our app until it ends or the parent does."""
     from penstock.workers.app import app
 
-    line = socket.socket(fileno=descriptor)
-    threading.Thread(target=_end_with, args=(line,), name="penstock-parent", daemon=True).start()
+    channel = socket.socket(fileno=descriptor)
+    threading.Thread(target=_end_with, args=(channel,), name="penstock-parent", daemon=True).start()
 
     @signals.worker_ready.connect(weak=False)
     def tell(**_: Any) -> None:
-        line.sendall(READY)
+        channel.sendall(READY)
 
     return int(app.worker_main(["-q", "worker", *arguments]) or 0)
 
 
-def _end_with(line: socket.socket) -> None:
+def _end_with(channel: socket.socket) -> None:
     try:
-        while line.recv(64):
+        while channel.recv(64):
             pass
     except OSError:
         pass

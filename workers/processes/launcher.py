@@ -31,7 +31,7 @@ TICK_S = 0.05
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 # Starts without ever having been ready, after which something is wrong that another start does not mend.
-HOPELESS = 3
+CRASH_LOOP = 3
 LOGS_KEPT = 20
 
 # Celery's command line reads these; whatever they mean to other apps, they are not about our workers.
@@ -92,18 +92,18 @@ def roles(
 _runs = itertools.count(1)
 
 
-class Member:
+class WorkerProcess:
     """One worker process of a crew, and what is known of it."""
 
     def __init__(self, role: Role, sink: Sink) -> None:
         self.role, self._sink = role, sink
         self.ready = threading.Event()
         self.failures = 0
-        self.ended = False
+        self.finished = False
         self._backoff = FIRST_BACKOFF_S
         self._next_start = 0.0
         self._started = 0.0
-        self._line: socket.socket | None = None
+        self._channel: socket.socket | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -119,7 +119,7 @@ class Member:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-        self._started, self._line = time.monotonic(), ours
+        self._started, self._channel = time.monotonic(), ours
         assert self.process.stdout is not None
         for target, argument in ((self._read_output, self.process.stdout), (self._await_ready, ours)):
             threading.Thread(target=target, args=(argument,), daemon=True, name=f"penstock-{self.role.name}").start()
@@ -128,17 +128,17 @@ class Member:
         with output:
             self._sink(self.role.name, output)
 
-    def _await_ready(self, line: socket.socket) -> None:
+    def _await_ready(self, channel: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            if line.recv(len(READY)):
+            if channel.recv(len(READY)):
                 self.ready.set()
 
-    def tend(self, stopping: bool) -> None:
+    def check(self, stopping: bool) -> None:
         """Note that the process has ended, and start another one unless the crew is stopping."""
         if self.process is None:
             if not stopping and time.monotonic() >= self._next_start:
                 self.start()
-            self.ended = stopping
+            self.finished = stopping
             return
         if self.process.poll() is None:
             return
@@ -151,7 +151,7 @@ class Member:
         self._next_start = time.monotonic() + self._backoff * random.uniform(0.5, 1)
         self._backoff = min(2 * self._backoff, LONGEST_BACKOFF_S)
         self.process = None
-        self.ended = stopping
+        self.finished = stopping
 
     def send(self, number: int) -> None:
         """Send it a signal, if it runs."""
@@ -166,11 +166,11 @@ class Member:
             self.process.wait()
 
     def _close(self) -> None:
-        if self._line is not None:
-            self._line.close()
+        if self._channel is not None:
+            self._channel.close()
 
 
-class Crew:
+class ProcessGroup:
     """The worker processes of one command.
 
     Args:
@@ -179,31 +179,31 @@ class Crew:
     """
 
     def __init__(self, roles: Sequence[Role], sink: Sink) -> None:
-        self.members = [Member(role, sink) for role in roles]
+        self.processes = [WorkerProcess(role, sink) for role in roles]
         self._stopping = False
-        self._thread = threading.Thread(target=self._tend, name="penstock-crew", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="penstock-crew", daemon=True)
 
     def start(self) -> None:
         """Start all, and tend to them from a thread."""
-        for member in self.members:
-            member.start()
+        for worker in self.processes:
+            worker.start()
         self._thread.start()
 
-    def _tend(self) -> None:
-        while not all(member.ended for member in self.members):
-            for member in self.members:
-                member.tend(self._stopping)
+    def _watch(self) -> None:
+        while not all(worker.finished for worker in self.processes):
+            for worker in self.processes:
+                worker.check(self._stopping)
             time.sleep(TICK_S)
 
     @property
     def ready(self) -> bool:
         """Whether every process takes tasks."""
-        return all(member.ready.is_set() for member in self.members)
+        return all(worker.ready.is_set() for worker in self.processes)
 
     @property
-    def hopeless(self) -> str | None:
+    def crash_looping(self) -> str | None:
         """The name of a process that crashes each time before it is ready, None if there is none."""
-        return next((member.role.name for member in self.members if member.failures >= HOPELESS), None)
+        return next((worker.role.name for worker in self.processes if worker.failures >= CRASH_LOOP), None)
 
     @property
     def running(self) -> bool:
@@ -213,11 +213,11 @@ class Crew:
     def signal(self, number: int) -> None:
         """Stop the crew: SIGTERM lets it finish what is in flight, SIGQUIT hands that back, SIGKILL asks nobody."""
         self._stopping = True
-        for member in self.members:
+        for worker in self.processes:
             if number == signal.SIGKILL:
-                member.kill()
+                worker.kill()
             else:
-                member.send(number)
+                worker.send(number)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until no process is left; False if there still is one after ``timeout_s`` seconds."""
@@ -232,9 +232,9 @@ class Crew:
         """
         end = time.monotonic() + timeout_s
         while not self.ready:
-            if self.hopeless or time.monotonic() > end:
+            if self.crash_looping or time.monotonic() > end:
                 raise WorkersFailed(
-                    f"{self.hopeless or 'a worker process'} does not start: run `penstock worker` to see why"
+                    f"{self.crash_looping or 'a worker process'} does not start: run `penstock worker` to see why"
                 )
             time.sleep(TICK_S)
 
@@ -257,7 +257,7 @@ def workers(
     lanes: Sequence[str] = (),
     chunkers: int = 0,
     wait: bool = True,
-) -> Iterator[Crew]:
+) -> Iterator[ProcessGroup]:
     """Have ``n`` worker processes inside the block, which end with it, or with this process if that is killed.
 
     Their logs are files under ``logs`` in the home. Left by an exception, they hand back what is in flight; left
@@ -273,19 +273,21 @@ def workers(
         WorkersFailed: they do not start; the message names the log.
     """
     folder = settings.home / "logs"
-    crew = Crew(roles(n, settings, concurrency=concurrency, lanes=lanes, chunkers=chunkers), _into_files(folder))
+    group = ProcessGroup(
+        roles(n, settings, concurrency=concurrency, lanes=lanes, chunkers=chunkers), _into_files(folder)
+    )
     cold = True
     try:
-        crew.start()
+        group.start()
         if wait:
             try:
-                crew.await_ready()
+                group.await_ready()
             except WorkersFailed as exc:
                 raise WorkersFailed(f"{exc}; the logs are in {folder}") from None
-        yield crew
+        yield group
         cold = False
     finally:
-        crew.stop(cold=cold)
+        group.stop(cold=cold)
 
 
 def _into_files(folder: Path) -> Sink:
@@ -299,8 +301,8 @@ def _into_files(folder: Path) -> Sink:
 
     def write(name: str, output: BinaryIO) -> None:
         with (folder / f"worker-{os.getpid()}-{name}.log").open("ab") as log:
-            for line in output:
-                log.write(line)
+            for channel in output:
+                log.write(channel)
                 log.flush()
 
     return write

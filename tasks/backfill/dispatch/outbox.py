@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from penstock.tasks.backfill.dispatch.publisher import NotSent, Post
-from penstock.tasks.backfill.dispatch.results import Answer, Results
+from penstock.tasks.backfill.dispatch.publisher import BatchPublisher, NotSent
+from penstock.tasks.backfill.dispatch.results import Results, TaskAnswer
 from penstock.tasks.backfill.dispatch.settle import Meaning, meaning
-from penstock.tasks.backfill.dispatch.window import Window
+from penstock.tasks.backfill.dispatch.window import SendWindow
 from penstock.tasks.backfill.ledger.ledger import Ledger, Tally
 from penstock.tasks.backfill.plan.batch import Batch
 
@@ -28,7 +28,7 @@ TWICE_S = 1.5
 """Seconds between the two looks that a message must be missing from."""
 
 
-DEFECT_TRIES = 3
+DEFECT_ATTEMPTS = 3
 """Unforeseen errors of one batch after which its texts are held to be the cause, if other batches fare better."""
 
 
@@ -53,11 +53,17 @@ class Outbox:
     """
 
     def __init__(
-        self, ledger: Ledger, post: Post, results: Results, seeker: Seeker, queue_key: str, window: Window | None = None
+        self,
+        ledger: Ledger,
+        publisher: BatchPublisher,
+        results: Results,
+        seeker: Seeker,
+        queue_key: str,
+        window: SendWindow | None = None,
     ) -> None:
-        self._ledger, self._post, self._results, self._seeker = ledger, post, results, seeker
+        self._ledger, self._publisher, self._results, self._seeker = ledger, publisher, results, seeker
         self._queue_key = queue_key
-        self.window = window or Window()
+        self.window = window or SendWindow()
         self._unsent: deque[Batch] = deque()
         self._out: dict[str, Batch] = {}
         self._times_sent: dict[str, int] = {}
@@ -106,7 +112,7 @@ class Outbox:
         for batch in batches:
             self._times_sent[batch.task_id] += 1
         try:
-            self._post.send(batches)
+            self._publisher.send(batches)
         except NotSent:
             for batch in new:
                 self._mark_unsent(batch)
@@ -120,7 +126,7 @@ class Outbox:
 
     # Fetching ----------------------------------------------------------------------------------------
 
-    def collect(self) -> Iterator[tuple[Batch, Answer, Meaning]]:
+    def collect(self) -> Iterator[tuple[Batch, TaskAnswer, Meaning]]:
         """Yield batches that were answered. One whose answer is no verdict stays, and will be sent again."""
         if not self._out:
             return
@@ -139,7 +145,7 @@ class Outbox:
                 self._send_later(batch, billed=what is not Meaning.PARKED)
             yield batch, answer, what
 
-    def _judge(self, task_id: str, answer: Answer) -> Meaning:
+    def _judge(self, task_id: str, answer: TaskAnswer) -> Meaning:
         """Tell what an answer means. An unforeseen error is a verdict only when it comes again and again for the same
         batch, while others are answered: then it is the batch's."""
         what = meaning(answer)
@@ -147,7 +153,7 @@ class Outbox:
             return what
         times, verdicts = self._defects.get(task_id, (0, self._verdicts))
         self._defects[task_id] = (times + 1, verdicts)
-        return Meaning.VERDICT if times + 1 >= DEFECT_TRIES and self._verdicts > verdicts else what
+        return Meaning.VERDICT if times + 1 >= DEFECT_ATTEMPTS and self._verdicts > verdicts else what
 
     def _send_later(self, batch: Batch, *, billed: bool) -> None:
         if not billed:

@@ -15,7 +15,7 @@ _TASK_ID = re.compile(rb'\\?"correlation_id\\?": ?\\?"([0-9a-f-]{36})')
 _SLICE = 16
 
 
-class Whereabouts:
+class PendingMessages:
     """The messages of one queue and of all workers.
 
     Args:
@@ -52,7 +52,7 @@ class Whereabouts:
                 return
 
 
-class Unknown:
+class UnknownMessages:
     """A broker that cannot be looked into: RabbitMQ, which keeps what it has taken."""
 
     def tasks(self) -> None:

@@ -26,7 +26,7 @@ class NotSent(Exception):
     """The broker did not take the messages, or it is not known whether it did."""
 
 
-class Post:
+class BatchPublisher:
     """The way to one endpoint's bulk queue.
 
     Args:

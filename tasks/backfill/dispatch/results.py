@@ -14,7 +14,7 @@ from penstock.workers.results.types import EmbedResult
 RESULTS_A_ROUND_TRIP = 16
 UNSUCCESSFUL = states.PROPAGATE_STATES
 
-Answer = EmbedResult | BaseException
+TaskAnswer = EmbedResult | BaseException
 """What a task came to."""
 
 
@@ -46,7 +46,7 @@ class Results:
                 pipe.exists(self._key(task_id))
             return {task_id for task_id, there in zip(task_ids, pipe.execute(), strict=True) if there}
 
-    def fetch(self, task_ids: Sequence[str], count: int) -> Iterator[tuple[str, Answer]]:
+    def fetch(self, task_ids: Sequence[str], count: int) -> Iterator[tuple[str, TaskAnswer]]:
         """Yield what tasks came to, in the order given, until ``count`` have been found.
 
         A task that is still being retried is left out.
@@ -75,7 +75,7 @@ class Results:
             key = self._keys[task_id] = self._backend.get_key_for_task(task_id)
         return key
 
-    def _read(self, payload: bytes) -> Answer | None:
+    def _read(self, payload: bytes) -> TaskAnswer | None:
         try:
             meta = self._backend.meta_from_decoded(self._backend.decode_result(payload))
         except Exception as exc:

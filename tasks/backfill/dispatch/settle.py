@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from redis.exceptions import RedisError
 
 from penstock.config.errors import ConfigurationError, LaneParked, PenstockError
-from penstock.tasks.backfill.dispatch.results import Answer
+from penstock.tasks.backfill.dispatch.results import TaskAnswer
 from penstock.tasks.backfill.ledger.ledger import Tally, TextFailure
-from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, Piece
+from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, OutputRow
 from penstock.workers.results.types import EmbedResult
 
 
@@ -34,7 +34,7 @@ class Settled:
         tally: what it adds to the counts.
     """
 
-    pieces: Sequence[Piece]
+    output_rows: Sequence[OutputRow]
     texts: Sequence[str]
     vectors: NDArray[np.float32]
     rows: Sequence[int]
@@ -52,7 +52,7 @@ class Meaning(StrEnum):
     DEFECT = "defect"  # an error that nobody foresaw: of the worker, or brought about by these very texts
 
 
-def meaning(answer: Answer) -> Meaning:
+def meaning(answer: TaskAnswer) -> Meaning:
     """Tell whether an answer says something of the texts.
 
     A parked lane, an endpoint that was deleted, a worker that does not know the task or lost its broker: these say
@@ -68,7 +68,7 @@ def meaning(answer: Answer) -> Meaning:
     return Meaning.DEFECT
 
 
-def settle(batch: Batch, answer: Answer, dimensions: int | None) -> Settled:
+def settle(batch: Batch, answer: TaskAnswer, dimensions: int | None) -> Settled:
     """Tell which texts of a batch have vectors.
 
     Args:
@@ -79,30 +79,34 @@ def settle(batch: Batch, answer: Answer, dimensions: int | None) -> Settled:
     failures = _failures(batch, answer, dimensions)
     # Rows of one text lie side by side, in the order of the texts.
     keep = [index not in failures for index in batch.which] if failures else []
-    pieces = [piece for piece, kept in zip(batch.pieces, keep, strict=True) if kept] if failures else batch.pieces
+    output_rows = (
+        [output_row for output_row, kept in zip(batch.output_rows, keep, strict=True) if kept]
+        if failures
+        else batch.output_rows
+    )
     which = [index for index in batch.which if index not in failures] if failures else batch.which
     rows = [-1] * len(batch.texts)
     for row, index in enumerate(which):
         if rows[index] < 0:
             rows[index] = row
     dead = [
-        DeadLetter(piece.ordinal, piece.chunk, piece.id, *failures[index])
-        for piece, index in zip(batch.pieces, batch.which, strict=True)
+        DeadLetter(output_row.ordinal, output_row.chunk, output_row.id, *failures[index])
+        for output_row, index in zip(batch.output_rows, batch.which, strict=True)
         if index in failures
     ]
     done = len(batch.texts) - len(failures)
     return Settled(
-        pieces,
+        output_rows,
         [batch.texts[index] for index in which],
         _vectors(answer, which, len(batch.texts)),
         rows,
         failures,
         dead,
-        _tally(answer) + Tally(embedded=len(pieces), failed=len(dead), duplicates_reused=len(pieces) - done),
+        _tally(answer) + Tally(embedded=len(output_rows), failed=len(dead), duplicates_reused=len(output_rows) - done),
     )
 
 
-def _vectors(answer: Answer, which: Sequence[int], texts: int) -> NDArray[np.float32]:
+def _vectors(answer: TaskAnswer, which: Sequence[int], texts: int) -> NDArray[np.float32]:
     if not isinstance(answer, EmbedResult) or not which:
         return np.empty((0, 0), np.float32)
     vectors: NDArray[np.float32] = answer.vectors.astype(np.float32, copy=False)
@@ -112,7 +116,7 @@ def _vectors(answer: Answer, which: Sequence[int], texts: int) -> NDArray[np.flo
     return rows
 
 
-def _failures(batch: Batch, answer: Answer, dimensions: int | None) -> dict[int, TextFailure]:
+def _failures(batch: Batch, answer: TaskAnswer, dimensions: int | None) -> dict[int, TextFailure]:
     count = len(batch.texts)
     if not isinstance(answer, EmbedResult):
         return dict.fromkeys(range(count), _whole(answer))
@@ -140,7 +144,7 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
-def _tally(answer: Answer) -> Tally:
+def _tally(answer: TaskAnswer) -> Tally:
     if not isinstance(answer, EmbedResult):
         return Tally(requests=int(getattr(answer, "attempts", 0) or 0))
     effort = answer.effort

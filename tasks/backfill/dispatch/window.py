@@ -21,7 +21,7 @@ _ASSUMED_DIMENSIONS = 1536
 
 
 @dataclass
-class Window:
+class SendWindow:
     """The window of one job.
 
     Args:
@@ -66,7 +66,7 @@ class Window:
             self.share = None if self.share is None else self.share * 1.5
 
 
-def window_of(limit: RateLimit, weight: float = 1.0) -> Window:
+def window_of(limit: RateLimit, weight: float = 1.0) -> SendWindow:
     """Return the window of a job.
 
     Args:
@@ -74,5 +74,5 @@ def window_of(limit: RateLimit, weight: float = 1.0) -> Window:
         weight: its share of the lane against other jobs; 2 gets twice what 1 gets.
     """
     if limit.tokens_per_minute:
-        return Window(MOST, weight * SHARE_S * limit.tokens_per_minute / 60 * BYTES_PER_TOKEN)
-    return Window(max(LEAST, min(MOST, round(FIRST * weight))))
+        return SendWindow(MOST, weight * SHARE_S * limit.tokens_per_minute / 60 * BYTES_PER_TOKEN)
+    return SendWindow(max(LEAST, min(MOST, round(FIRST * weight))))

@@ -30,7 +30,7 @@ _FLAGS = {
 }
 
 
-class Folder:
+class OutputFolder:
     """The output folder of one job, locked for this process.
 
     Args:
@@ -69,7 +69,7 @@ def dead_letter_line(letter: DeadLetter) -> bytes:
 
 
 @contextmanager
-def open_folder(path: Path, identity: Mapping[str, Any]) -> Iterator[Folder]:
+def open_folder(path: Path, identity: Mapping[str, Any]) -> Iterator[OutputFolder]:
     """Open the output folder for a job, new or begun before, and lock it.
 
     Args:
@@ -92,7 +92,7 @@ def open_folder(path: Path, identity: Mapping[str, Any]) -> Iterator[Folder]:
         ledger = Ledger(hidden)
         try:
             identity = _settle(path, ledger, identity)
-            yield Folder(path, ledger)
+            yield OutputFolder(path, ledger)
         finally:
             ledger.close()
 
@@ -128,7 +128,10 @@ def _differences(known: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
             yield from _source_difference(then or {}, given or {})
         elif isinstance(then, Mapping) and isinstance(given, Mapping):
             keys = [key for key in dict.fromkeys([*then, *given]) if then.get(key) != given.get(key)]
-            yield from (f"the endpoint's {name}.{key} was {_said(then, key)}, now {_said(given, key)}" for key in keys)
+            yield from (
+                f"the endpoint's {name}.{key} was {_setting_text(then, key)}, now {_setting_text(given, key)}"
+                for key in keys
+            )
         elif then != given and not (name == "job" and given is None):
             yield f"{_FLAGS.get(name, name)} was {_value(name, then)}, now {_value(name, given)}"
 
@@ -142,7 +145,7 @@ def _source_difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> Itera
         yield f"SOURCE was {then.get('name')}, now {now.get('name')} with other content"
 
 
-def _said(settings: Mapping[str, Any], key: str) -> str:
+def _setting_text(settings: Mapping[str, Any], key: str) -> str:
     return repr(settings[key]) if key in settings else "not set"
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import orjson
 
-from penstock.tasks.backfill.ledger.folder import HIDDEN, Folder
+from penstock.tasks.backfill.ledger.folder import HIDDEN, OutputFolder
 from penstock.tasks.backfill.ledger.ledger import FILE, Tally
 
 State = Literal["running", "stopped", "done", "gone"]
@@ -39,7 +39,7 @@ class JobState:
     tally: Tally = field(default_factory=Tally)
 
 
-def remember(home: Path, folder: Folder) -> None:
+def remember(home: Path, folder: OutputFolder) -> None:
     """Note a job in the home, so that ``jobs list`` finds it. A home that cannot be written to costs only that."""
     record = {"out": str(folder.path.resolve())}
     try:

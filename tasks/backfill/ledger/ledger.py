@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from penstock.config.errors import JobError
-from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, Piece, Plan, Position, unpack
+from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, OutputRow, Plan, Position, unpack
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -74,7 +74,7 @@ class TextFailure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Entry:
+class ShardEntry:
     """A finished batch as it goes into a shard.
 
     Args:
@@ -98,11 +98,11 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Owed:
+class Unresolved:
     """An echo whose batch is done: it lacks the vector at ``row`` of ``shard``, or shares the ``failure``."""
 
     key: int
-    piece: Piece
+    output_row: OutputRow
     shard: int
     row: int
     failure: TextFailure | None
@@ -220,9 +220,9 @@ class Ledger:
                     )
                 self._db.executemany(
                     "INSERT INTO echoes (batch, text, ordinal, id, chunk, start, stop) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    ((echo.batch, echo.text, *echo.piece) for echo in plan.echoes),
+                    ((duplicate.batch, duplicate.text, *duplicate.output_row) for duplicate in plan.duplicates),
                 )
-                self._bury(plan.dead)
+                self._add_dead_letters(plan.dead)
             repeated = self.repeated_ids + sum(plan.repeated_ids for plan in plans)
             self._set(position=plans[-1].position, read_whole=plans[-1].last, repeated_ids=repeated)
             self._count(
@@ -268,8 +268,8 @@ class Ledger:
     def seal(
         self,
         shard: Shard | None,
-        entries: Sequence[Entry] = (),
-        echoes: Sequence[int] = (),
+        entries: Sequence[ShardEntry] = (),
+        duplicates: Sequence[int] = (),
         dead: Sequence[DeadLetter] = (),
         tally: Tally | None = None,
     ) -> None:
@@ -289,12 +289,12 @@ class Ledger:
                 "UPDATE batches SET body = NULL, shard = ?, rows = ?, failures = ? WHERE number = ?",
                 ((shard and shard.number, *_entry_columns(entry), entry.batch) for entry in entries),
             )
-            self._db.executemany("DELETE FROM echoes WHERE key = ?", ((key,) for key in echoes))
-            self._bury(dead)
+            self._db.executemany("DELETE FROM echoes WHERE key = ?", ((key,) for key in duplicates))
+            self._add_dead_letters(dead)
             self._count(tally or Tally())
         self._flush()
 
-    def _bury(self, dead: Sequence[DeadLetter]) -> None:
+    def _add_dead_letters(self, dead: Sequence[DeadLetter]) -> None:
         self._db.executemany(
             "INSERT INTO dead (ordinal, chunk, id, code, message, attempts) VALUES (?, ?, ?, ?, ?, ?)",
             (
@@ -318,17 +318,13 @@ class Ledger:
 
     # Echoes ------------------------------------------------------------------------------------------
 
-    def echoes_left(self) -> int:
-        """Return how many echoes still lack their vectors."""
-        return int(self._db.execute("SELECT count(*) FROM echoes").fetchone()[0])
-
-    def owed(self, limit: int) -> list[Owed]:
+    def unresolved(self, limit: int) -> list[Unresolved]:
         """Return up to ``limit`` echoes of finished batches, those of one shard together."""
         query = """
             SELECT e.key, e.ordinal, e.id, e.chunk, e.start, e.stop, e.text, b.shard, b.rows, b.failures
             FROM echoes e JOIN batches b ON b.number = e.batch
             WHERE b.body IS NULL ORDER BY e.batch, e.text LIMIT ?"""
-        return [_owed(*row) for row in self._db.execute(query, (limit,))]
+        return [_unresolved(*row) for row in self._db.execute(query, (limit,))]
 
     # SQLite ------------------------------------------------------------------------------------------
 
@@ -362,15 +358,15 @@ class Ledger:
             ) from exc
 
 
-def _entry_columns(entry: Entry) -> tuple[bytes, str | None]:
+def _entry_columns(entry: ShardEntry) -> tuple[bytes, str | None]:
     failures = json.dumps({index: list(why) for index, why in entry.failures.items()}) if entry.failures else None
     return array("i", entry.rows).tobytes(), failures
 
 
-def _owed(
+def _unresolved(
     key: int, ordinal: int, doc: str, chunk: int, start: int, stop: int,
     text: int, shard: int | None, rows: bytes, failures: str | None,
-) -> Owed:  # fmt: skip
+) -> Unresolved:  # fmt: skip
     row = array("i", rows)[text]
     failure = TextFailure(*json.loads(failures)[str(text)]) if failures and row < 0 else None
-    return Owed(key, Piece(ordinal, doc, chunk, start, stop), -1 if shard is None else shard, row, failure)
+    return Unresolved(key, OutputRow(ordinal, doc, chunk, start, stop), -1 if shard is None else shard, row, failure)

@@ -25,7 +25,7 @@ class Position(NamedTuple):
     mark: int = 0
 
 
-class Piece(NamedTuple):
+class OutputRow(NamedTuple):
     """A row of the output to be: one chunk of one document. ``start`` and ``end`` are in characters."""
 
     ordinal: int
@@ -35,12 +35,12 @@ class Piece(NamedTuple):
     end: int
 
 
-class Echo(NamedTuple):
+class Duplicate(NamedTuple):
     """A chunk whose text an earlier batch has: it takes the vector of that batch's text, counted from 0."""
 
     batch: int
     text: int
-    piece: Piece
+    output_row: OutputRow
 
 
 class DeadLetter(NamedTuple):
@@ -71,21 +71,21 @@ class Batch:
     number: int
     task_id: str
     texts: Sequence[str]
-    pieces: Sequence[Piece]
+    output_rows: Sequence[OutputRow]
     which: Sequence[int]
     size: int
     digests: bytes = field(repr=False)
 
     def pack(self) -> bytes:
         """Return it as bytes for the ledger, without number, id and digests."""
-        body = orjson.dumps([self.texts, list(zip(*self.pieces, strict=True)), self.which, self.size])
+        body = orjson.dumps([self.texts, list(zip(*self.output_rows, strict=True)), self.which, self.size])
         return zstandard.ZstdCompressor(level=1).compress(body)
 
 
 def unpack(number: int, task_id: str, digests: bytes, body: bytes) -> Batch:
     """Return a batch from what the ledger holds."""
     texts, columns, which, size = orjson.loads(zstandard.ZstdDecompressor().decompress(body))
-    return Batch(number, task_id, texts, [Piece(*row) for row in zip(*columns, strict=True)], which, size, digests)
+    return Batch(number, task_id, texts, [OutputRow(*row) for row in zip(*columns, strict=True)], which, size, digests)
 
 
 def name_task(job: UUID, number: int, digests: bytes) -> str:
@@ -113,7 +113,7 @@ class Plan:
 
     position: Position
     batch: Batch | None = None
-    echoes: list[Echo] = field(default_factory=list)
+    duplicates: list[Duplicate] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     documents: int = 0
     chunks: int = 0

@@ -12,7 +12,7 @@ from multiprocessing import get_context, parent_process
 from typing import Any
 
 from penstock.tasks.backfill.plan.planner import Chunked, Spans
-from penstock.tasks.backfill.sources import Bad, Row
+from penstock.tasks.backfill.sources import InvalidRow, Row
 from penstock.tasks.chunking import chunk_text
 
 PATIENCE_S = 2.0
@@ -42,12 +42,12 @@ class Chunker:
     def cut(self, rows: Iterable[Row]) -> Iterator[Chunked]:
         """Yield each row with its chunks, in order."""
         if self._settings is None:
-            return (((row, () if isinstance(row, Bad) else ((0, len(row.text)),))) for row in rows)
+            return (((row, () if isinstance(row, InvalidRow) else ((0, len(row.text)),))) for row in rows)
         return self._cut(iter(rows), self._settings)
 
     def _cut(self, rows: Iterator[Row], settings: Mapping[str, Any]) -> Iterator[Chunked]:
         for row in rows:
-            if isinstance(row, Bad):
+            if isinstance(row, InvalidRow):
                 yield row, ()
                 continue
             started = time.perf_counter()
@@ -66,7 +66,7 @@ class Chunker:
         with ProcessPoolExecutor(self._processes, get_context("spawn"), _end_with_parent) as pool:
             ahead: deque[tuple[list[Row], Future[list[Spans]]]] = deque()
             for block in _blocks(first, rows):
-                texts = [row.text for row in block if not isinstance(row, Bad)]
+                texts = [row.text for row in block if not isinstance(row, InvalidRow)]
                 ahead.append((block, pool.submit(_cut_block, texts, settings)))
                 if len(ahead) > 2 * self._processes:
                     yield from _joined(*ahead.popleft())
@@ -79,7 +79,7 @@ def _blocks(first: Row, rows: Iterator[Row]) -> Iterator[list[Row]]:
     block, characters = [first], 0
     for row in rows:
         block.append(row)
-        characters += 0 if isinstance(row, Bad) else len(row.text)
+        characters += 0 if isinstance(row, InvalidRow) else len(row.text)
         if len(block) >= BLOCK_ROWS or characters >= BLOCK_CHARACTERS:
             yield block
             block, characters = [], 0
@@ -90,7 +90,7 @@ def _blocks(first: Row, rows: Iterator[Row]) -> Iterator[list[Row]]:
 def _joined(block: Sequence[Row], future: Future[list[Spans]]) -> Iterator[Chunked]:
     spans = iter(future.result())
     for row in block:
-        yield row, () if isinstance(row, Bad) else next(spans)
+        yield row, () if isinstance(row, InvalidRow) else next(spans)
 
 
 def _cut_block(texts: Sequence[str], settings: Mapping[str, Any]) -> list[Spans]:

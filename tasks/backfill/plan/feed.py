@@ -25,7 +25,7 @@ class Feed:
         self._stopped = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, args=(plans,), name="backfill-feed", daemon=True)
-        self.ended = False
+        self.finished = False
 
     def start(self) -> None:
         """Start reading."""
@@ -45,7 +45,7 @@ class Feed:
             self._changed.notify()
         if isinstance(plan, BaseException):
             raise plan
-        self.ended = plan.last
+        self.finished = plan.last
         return plan
 
     def stop(self) -> None:

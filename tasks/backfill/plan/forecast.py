@@ -10,7 +10,7 @@ from uuid import UUID
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.tasks.backfill.plan.batch import Plan, Position
 from penstock.tasks.backfill.plan.chunker import Chunker
-from penstock.tasks.backfill.plan.job import Job
+from penstock.tasks.backfill.plan.job import BackfillJob
 from penstock.tasks.backfill.plan.planner import Planner
 from penstock.tasks.backfill.plan.seen import Seen
 from penstock.tasks.request.packing import budget_tokens
@@ -46,7 +46,9 @@ class Forecast:
     cost: float | None = None
 
 
-def forecast(job: Job, price: float | None = None, watch: Callable[[Forecast], None] = lambda so_far: None) -> Forecast:
+def forecast(
+    job: BackfillJob, price: float | None = None, watch: Callable[[Forecast], None] = lambda so_far: None
+) -> Forecast:
     """Read the whole corpus and say what embedding it would take.
 
     Args:
@@ -71,12 +73,12 @@ def _add(sums: Forecast, plan: Plan) -> int:
     sums.documents += plan.documents
     sums.chunks += plan.chunks
     sums.repeated_ids += plan.repeated_ids
-    sums.duplicates += len(plan.echoes)
+    sums.duplicates += len(plan.duplicates)
     sums.refused.update(letter.code for letter in plan.dead)
     if plan.batch is None:
         return 0
     sums.requests += 1
-    sums.duplicates += len(plan.batch.pieces) - len(plan.batch.texts)
+    sums.duplicates += len(plan.batch.output_rows) - len(plan.batch.texts)
     return plan.batch.size
 
 

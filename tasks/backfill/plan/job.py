@@ -17,7 +17,7 @@ _NOT_THE_MODEL = frozenset({"rate_limit", "timeout_s", "max_inputs_per_request",
 
 
 @dataclass(frozen=True)
-class Job:
+class BackfillJob:
     """A backfill.
 
     Args:

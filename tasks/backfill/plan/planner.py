@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from penstock.config.endpoints.services import Caps
-from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, Echo, Piece, Plan, Position, name_task
+from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, Duplicate, OutputRow, Plan, Position, name_task
 from penstock.tasks.backfill.plan.seen import Seen, SeenIds, digest
-from penstock.tasks.backfill.sources import Bad, Document, Row
-from penstock.tasks.request.packing import HOPELESS, pack
+from penstock.tasks.backfill.sources import Document, InvalidRow, Row
+from penstock.tasks.request.packing import CERTAINLY_TOO_LONG, pack
 from penstock.workers.lanes.tokens import BYTES_PER_TOKEN
 
 Spans = Sequence[tuple[int, int]]
@@ -40,7 +40,7 @@ class _Item:
     size: int
     key: bytes
     before: Position
-    pieces: list[Piece] = field(default_factory=list)
+    output_rows: list[OutputRow] = field(default_factory=list)
 
 
 class Planner:
@@ -67,7 +67,7 @@ class Planner:
         self._open: dict[bytes, _Item] = {}
         self._plan = Plan(position)
         self._aside = 0  # dead letters, echoes and pieces of known texts in the plan
-        self._most_bytes = HOPELESS * BYTES_PER_TOKEN * caps.input_tokens if caps.input_tokens else None
+        self._most_bytes = CERTAINLY_TOO_LONG * BYTES_PER_TOKEN * caps.input_tokens if caps.input_tokens else None
 
     def plans(self, rows: Iterable[Chunked]) -> Iterator[Plan]:
         """Yield plans, the last one marked; each piece and each row is in exactly one of them."""
@@ -87,7 +87,7 @@ class Planner:
             passed, self._passed = self._passed, 0
             if not passed:
                 self._count(row)
-            if isinstance(row, Bad):
+            if isinstance(row, InvalidRow):
                 self._plan.dead.append(DeadLetter(row.ordinal, None, row.id, row.code, row.message))
                 self._aside += 1
             elif len(spans) == 1 and not passed:
@@ -122,7 +122,7 @@ class Planner:
     def _take(self, row: Document, chunk: int, start: int, end: int) -> int | None:
         """Take in one chunk. Returns its size when it must be sent, None when it is dead or known."""
         self._plan.chunks += 1
-        piece = Piece(row.ordinal, row.id, chunk, start, end)
+        output_row = OutputRow(row.ordinal, row.id, chunk, start, end)
         whole = end - start == len(row.text)
         text = row.text if whole else row.text[start:end]
         data = text.encode()
@@ -133,14 +133,14 @@ class Planner:
             return None
         key = digest(data)
         if (known := self._open.get(key)) is not None:
-            known.pieces.append(piece)
+            known.output_rows.append(output_row)
             self._aside += 1
             return None
         if (place := self._seen.find(key)) is not None:
-            self._plan.echoes.append(Echo(place >> _TEXT_BITS, place & ((1 << _TEXT_BITS) - 1), piece))
+            self._plan.duplicates.append(Duplicate(place >> _TEXT_BITS, place & ((1 << _TEXT_BITS) - 1), output_row))
             self._aside += 1
             return None
-        item = _Item(text, size, key, self._position, [piece])
+        item = _Item(text, size, key, self._position, [output_row])
         self._waiting.append(item)
         self._open[key] = item
         return size
@@ -161,13 +161,13 @@ class Planner:
         items, self._waiting = self._waiting[:count], self._waiting[count:]
         position = self._waiting[0].before if self._waiting else self._position
         digests = b"".join(item.key for item in items)
-        pieces = [piece for item in items for piece in item.pieces]
-        which = [index for index, item in enumerate(items) for _ in item.pieces]
+        output_rows = [output_row for item in items for output_row in item.output_rows]
+        which = [index for index, item in enumerate(items) for _ in item.output_rows]
         batch = Batch(
             self._number,
             name_task(self._job, self._number, digests),
             [item.text for item in items],
-            pieces,
+            output_rows,
             which,
             sum(item.size for item in items),
             digests,
@@ -185,11 +185,11 @@ class Planner:
         """Hand over the plan; the texts still waiting were counted in it, and belong to the next."""
         plan, self._plan, self._aside = self._plan, Plan(position), 0
         plan.position, plan.batch = position, batch
-        held = sum(len(item.pieces) for item in self._waiting)
+        held = sum(len(item.output_rows) for item in self._waiting)
         if held:  # at most one text waits: the one that did not fit
             self._plan.chunks += held
             plan.chunks -= held
-            began = self._waiting[0].pieces[0].chunk == 0
+            began = self._waiting[0].output_rows[0].chunk == 0
             self._plan.documents += began
             plan.documents -= began
         return plan

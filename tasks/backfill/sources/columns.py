@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from penstock.config.errors import InputInvalid
 from penstock.tasks.backfill.sources.identity import file_fingerprint
-from penstock.tasks.backfill.sources.row import TEXT_FALLBACKS, Bad, Fields, Row, read_id, read_text
+from penstock.tasks.backfill.sources.row import TEXT_FALLBACKS, Fields, InvalidRow, Row, read_id, read_text
 
 SLICE_ROWS = 1024
 
@@ -64,7 +64,9 @@ class ParquetRows:
                 done += batch.num_rows
         except (pa.ArrowException, OSError) as exc:
             for ordinal in range(start + max(done, skip), start + count):
-                yield Bad(ordinal, None, "corrupt_row", f"row {ordinal + 1}: row group {group} is corrupt ({exc})")
+                yield InvalidRow(
+                    ordinal, None, "corrupt_row", f"row {ordinal + 1}: row group {group} is corrupt ({exc})"
+                )
 
     def _slice(self, batch: pa.RecordBatch, start: int) -> Iterator[Row]:
         texts = _strings(batch.column(self.fields.text))
@@ -76,11 +78,13 @@ class ParquetRows:
         position = f"row {ordinal + 1}"
         row_id = read_id(own_id) if self._has_id else str(ordinal + 1)
         if row_id is None:
-            return Bad(ordinal, None, "invalid_id", f"{position}: column {self.fields.id!r} is null, empty or not text")
+            return InvalidRow(
+                ordinal, None, "invalid_id", f"{position}: column {self.fields.id!r} is null, empty or not text"
+            )
         if text is None:
-            return Bad(ordinal, row_id, "missing_text", f"{position}: column {self.fields.text!r} is null")
+            return InvalidRow(ordinal, row_id, "missing_text", f"{position}: column {self.fields.text!r} is null")
         if isinstance(text, bytes):
-            return Bad(ordinal, row_id, "invalid_utf8", f"{position}: not valid UTF-8")
+            return InvalidRow(ordinal, row_id, "invalid_utf8", f"{position}: not valid UTF-8")
         return read_text(ordinal, position, row_id, text)
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from penstock.config.errors import InputInvalid
-from penstock.tasks.backfill.sources.row import MAX_ROW_BYTES, Bad, Fields, Row, read_text
+from penstock.tasks.backfill.sources.row import MAX_ROW_BYTES, Fields, InvalidRow, Row, read_text
 
 SUFFIXES = (".txt", ".text", ".md", ".markdown")
 
 
-class Folder:
+class FolderSource:
     """A folder, or a single Markdown file. Hidden files and folders are left out, and links to folders not followed."""
 
     fields: Fields | None = None
@@ -61,12 +61,12 @@ class Folder:
         try:
             if path.stat().st_size > MAX_ROW_BYTES:
                 limit = f"{MAX_ROW_BYTES // 2**20} MiB"
-                return Bad(ordinal, row_id, "row_too_large", f"{position}: larger than {limit}; split it")
+                return InvalidRow(ordinal, row_id, "row_too_large", f"{position}: larger than {limit}; split it")
             text = path.read_bytes().decode("utf-8-sig")
         except OSError as exc:
-            return Bad(ordinal, row_id, "unreadable_file", f"{position}: {exc.strerror}")
+            return InvalidRow(ordinal, row_id, "unreadable_file", f"{position}: {exc.strerror}")
         except UnicodeDecodeError as exc:
-            return Bad(ordinal, row_id, "invalid_utf8", f"{position}: not valid UTF-8 (byte {exc.start + 1})")
+            return InvalidRow(ordinal, row_id, "invalid_utf8", f"{position}: not valid UTF-8 (byte {exc.start + 1})")
         return read_text(ordinal, position, row_id, text)
 
 

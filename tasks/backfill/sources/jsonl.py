@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from penstock.tasks.backfill.sources.identity import file_fingerprint
-from penstock.tasks.backfill.sources.lines import Line, LineFile, LineStream, Truncated
-from penstock.tasks.backfill.sources.row import MAX_ROW_BYTES, Bad, Fields, Row, choose_fields, read_record
+from penstock.tasks.backfill.sources.lines import LineFile, LineStream, SourceLine, Truncated
+from penstock.tasks.backfill.sources.row import MAX_ROW_BYTES, Fields, InvalidRow, Row, choose_fields, read_record
 
 SAMPLE_LINES = 100
 
@@ -53,12 +53,12 @@ class JsonLines:
         except Truncated as exc:
             yield cut(index, exc)
 
-    def _passed(self, skip: int, mark: int) -> Iterator[Line]:
+    def _passed(self, skip: int, mark: int) -> Iterator[SourceLine]:
         if isinstance(self._lines, LineFile):
             return self._lines.lines(skip)
         return self._lines.lines(skip, mark)
 
-    def _row(self, line: Line) -> Row:
+    def _row(self, line: SourceLine) -> Row:
         position = f"line {line.ordinal + 1}"
         if line.data is None:
             return too_long(line.ordinal, position, line.mark)
@@ -66,9 +66,11 @@ class JsonLines:
             record = _parse(line.data)
         except UnicodeDecodeError as exc:
             message = f"{position}: not valid UTF-8 (byte {exc.start + 1} of the line)"
-            return Bad(line.ordinal, None, "invalid_utf8", message, line.mark)
+            return InvalidRow(line.ordinal, None, "invalid_utf8", message, line.mark)
         except (ValueError, RecursionError) as exc:
-            return Bad(line.ordinal, None, "invalid_json", f"{position}: not valid JSON ({_reason(exc)})", line.mark)
+            return InvalidRow(
+                line.ordinal, None, "invalid_json", f"{position}: not valid JSON ({_reason(exc)})", line.mark
+            )
         if isinstance(record, dict) and isinstance(record.get(self.fields.id), float):
             record = json.loads(line.data)  # orjson reads integers over 64 bits as floats; an id keeps its digits
         return read_record(line.ordinal, position, str(line.ordinal + 1), record, self.fields, line.mark)
@@ -89,7 +91,7 @@ def _parse_if_valid(data: bytes | None) -> Any:
         return None
 
 
-def _readable(lines: Iterator[Line]) -> Iterator[Line]:
+def _readable(lines: Iterator[SourceLine]) -> Iterator[SourceLine]:
     """Yield lines as long as they can be read; the pass over the rows says what is wrong after that."""
     try:
         yield from lines
@@ -101,13 +103,13 @@ def _reason(exc: Exception) -> str:
     return f"{exc.msg}, column {exc.colno}" if isinstance(exc, json.JSONDecodeError) else type(exc).__name__
 
 
-def too_long(ordinal: int, position: str, mark: int = 0) -> Bad:
+def too_long(ordinal: int, position: str, mark: int = 0) -> InvalidRow:
     """Return the dead letter of a line over the bound."""
     message = f"{position}: longer than {MAX_ROW_BYTES // 2**20} MiB; split it, or check that the file is not corrupt"
-    return Bad(ordinal, None, "row_too_large", message, mark)
+    return InvalidRow(ordinal, None, "row_too_large", message, mark)
 
 
-def cut(last_index: int, exc: Truncated) -> Bad:
+def cut(last_index: int, exc: Truncated) -> InvalidRow:
     """Return the dead letter that stands for all that a cut file no longer holds."""
     message = f"after line {last_index + 1}: the compressed file is cut or corrupt from here on ({exc})"
-    return Bad(last_index + 1, None, "source_truncated", message)
+    return InvalidRow(last_index + 1, None, "source_truncated", message)

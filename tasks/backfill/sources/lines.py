@@ -28,7 +28,7 @@ class Truncated(Exception):
     """The file is corrupt or cut from here on; nothing after this point can be read."""
 
 
-class Line(NamedTuple):
+class SourceLine(NamedTuple):
     """A line without its end. ``data`` is None for one over the bound."""
 
     ordinal: int
@@ -50,7 +50,7 @@ class LineFile:
         self._read = 0
         self._raw: IO[bytes] | None = None
 
-    def lines(self, skip: int = 0) -> Iterator[Line]:
+    def lines(self, skip: int = 0) -> Iterator[SourceLine]:
         """Yield the lines from ordinal ``skip`` on. A byte order mark at the start is left out.
 
         Raises:
@@ -76,16 +76,16 @@ class LineStream:
 
     def __init__(self, stream: IO[bytes], limit: int = MAX_ROW_BYTES) -> None:
         self._lines = split(stream, limit, checksum=True)
-        self._held: deque[Line] = deque()
+        self._held: deque[SourceLine] = deque()
         self._count = 0
 
-    def peek(self, count: int) -> list[Line]:
+    def peek(self, count: int) -> list[SourceLine]:
         """Return the first lines, keeping them for ``lines``."""
         while len(self._held) < count and (line := next(self._lines, None)) is not None:
             self._held.append(line)
         return list(self._held)
 
-    def lines(self, skip: int = 0, mark: int = 0) -> Iterator[Line]:
+    def lines(self, skip: int = 0, mark: int = 0) -> Iterator[SourceLine]:
         """Yield the lines from ordinal ``skip`` on.
 
         Raises:
@@ -106,7 +106,7 @@ class LineStream:
             mark = line.mark
         return mark
 
-    def _next(self) -> Line | None:
+    def _next(self) -> SourceLine | None:
         line = self._held.popleft() if self._held else next(self._lines, None)
         self._count += line is not None
         return line
@@ -116,7 +116,7 @@ class LineStream:
         return self._count, None
 
 
-def split(stream: IO[bytes], limit: int, skip: int = 0, *, checksum: bool = False) -> Iterator[Line]:
+def split(stream: IO[bytes], limit: int, skip: int = 0, *, checksum: bool = False) -> Iterator[SourceLine]:
     """Yield a stream's lines from ordinal ``skip`` on; of one over ``limit`` bytes only the rest is read over."""
     mark = 0
     readline = stream.readline
@@ -132,9 +132,9 @@ def split(stream: IO[bytes], limit: int, skip: int = 0, *, checksum: bool = Fals
         if len(data) > limit and not data.endswith(b"\n"):
             mark = _read_over(stream, limit, mark, checksum)
             if ordinal >= skip:
-                yield Line(ordinal, None, mark)
+                yield SourceLine(ordinal, None, mark)
         elif ordinal >= skip:
-            yield Line(ordinal, data.rstrip(b"\r\n"), mark)
+            yield SourceLine(ordinal, data.rstrip(b"\r\n"), mark)
 
 
 def _read_over(stream: IO[bytes], limit: int, mark: int, checksum: bool) -> int:
@@ -207,14 +207,14 @@ class _ZstdReader(io.RawIOBase):
         return count
 
     def _decompress(self, data: bytes) -> bytes:
-        pieces = []
+        output_rows = []
         try:
             while data:
-                pieces.append(self._frame.decompress(data))
+                output_rows.append(self._frame.decompress(data))
                 self._fresh = self._frame.eof
                 data = self._frame.unused_data if self._fresh else b""
                 if self._fresh:
                     self._frame = zstandard.ZstdDecompressor().decompressobj()
         except zstandard.ZstdError as exc:
             raise Truncated(str(exc)) from exc
-        return b"".join(pieces)
+        return b"".join(output_rows)

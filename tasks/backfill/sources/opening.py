@@ -7,7 +7,7 @@ from pathlib import Path
 
 from penstock.config.errors import InputInvalid
 from penstock.tasks.backfill.sources.columns import ParquetRows
-from penstock.tasks.backfill.sources.folder import Folder
+from penstock.tasks.backfill.sources.folder import FolderSource
 from penstock.tasks.backfill.sources.jsonl import JsonLines
 from penstock.tasks.backfill.sources.lines import COMPRESSIONS
 from penstock.tasks.backfill.sources.row import Source
@@ -25,8 +25,8 @@ READERS: dict[str, Reader] = {
     ".pq": ParquetRows,
     ".txt": TextLines,
     ".text": TextLines,
-    ".md": Folder,
-    ".markdown": Folder,
+    ".md": FolderSource,
+    ".markdown": FolderSource,
 }
 _UNCOMPRESSED = (".parquet", ".pq", ".md", ".markdown")
 _KINDS = (
@@ -53,7 +53,7 @@ def open_source(source: str, text_field: str | None = None, id_field: str | None
         raise InputInvalid(f"{source} does not exist. A source is {_KINDS}.")
     try:
         if path.is_dir():
-            return Folder(path, text_field, id_field)
+            return FolderSource(path, text_field, id_field)
         return _reader(path)(path, text_field, id_field)
     except OSError as exc:
         raise InputInvalid(f"{source} cannot be read: {exc.strerror or exc}") from exc

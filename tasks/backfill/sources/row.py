@@ -35,7 +35,7 @@ class Document(NamedTuple):
     mark: int = 0
 
 
-class Bad(NamedTuple):
+class InvalidRow(NamedTuple):
     """A row that cannot be used. ``message`` begins with the position; ``id`` is None where it is not known."""
 
     ordinal: int
@@ -45,7 +45,7 @@ class Bad(NamedTuple):
     mark: int = 0
 
 
-Row = Document | Bad
+Row = Document | InvalidRow
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def read_record(ordinal: int, position: str, fallback_id: str, record: object, f
     """
     if not isinstance(record, Mapping):
         kind = type(record).__name__
-        return Bad(ordinal, None, "not_an_object", f"{position}: a JSON object was expected, not a {kind}", mark)
+        return InvalidRow(ordinal, None, "not_an_object", f"{position}: a JSON object was expected, not a {kind}", mark)
     own_id = record.get(fields.id)
     if fields.id in record:
         row_id = read_id(own_id)
@@ -164,24 +164,24 @@ def read_record(ordinal: int, position: str, fallback_id: str, record: object, f
             message = (
                 f"{position}: field {fields.id!r} holds {_kind(own_id)}; an id is a non-empty string or an integer"
             )
-            return Bad(ordinal, None, "invalid_id", message, mark)
+            return InvalidRow(ordinal, None, "invalid_id", message, mark)
     elif fields.id_required:
-        return Bad(ordinal, None, "missing_id", f"{position}: no field {fields.id!r}", mark)
+        return InvalidRow(ordinal, None, "missing_id", f"{position}: no field {fields.id!r}", mark)
     else:
         row_id = fallback_id
     if record.get(fields.text) is None:
-        return Bad(ordinal, row_id, "missing_text", f"{position}: {_absence(record, fields.text)}", mark)
+        return InvalidRow(ordinal, row_id, "missing_text", f"{position}: {_absence(record, fields.text)}", mark)
     return read_text(ordinal, position, row_id, record[fields.text], mark)
 
 
 def read_text(ordinal: int, position: str, row_id: str, text: object, mark: int = 0) -> Row:
     """Turn an id and a text into a row; a text must be a string that UTF-8 can carry and that says something."""
     if not isinstance(text, str):
-        return Bad(ordinal, row_id, "invalid_text", f"{position}: the text is {_kind(text)}, not a string", mark)
+        return InvalidRow(ordinal, row_id, "invalid_text", f"{position}: the text is {_kind(text)}, not a string", mark)
     if not text or text.isspace():
-        return Bad(ordinal, row_id, "empty_text", f"{position}: the text is empty or only whitespace", mark)
+        return InvalidRow(ordinal, row_id, "empty_text", f"{position}: the text is empty or only whitespace", mark)
     if not text.isascii() and not _encodable(text):
-        return Bad(ordinal, row_id, "invalid_text", f"{position}: the text holds half a surrogate pair", mark)
+        return InvalidRow(ordinal, row_id, "invalid_text", f"{position}: the text holds half a surrogate pair", mark)
     return Document(ordinal, row_id, text, mark)
 
 

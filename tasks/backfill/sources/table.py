@@ -13,7 +13,7 @@ from typing import Any
 from penstock.config.errors import InputInvalid
 from penstock.tasks.backfill.sources.identity import file_fingerprint
 from penstock.tasks.backfill.sources.lines import Truncated, decompressed, refuse_utf16
-from penstock.tasks.backfill.sources.row import MAX_ROW_BYTES, Bad, Fields, Row, choose_fields, read_record
+from penstock.tasks.backfill.sources.row import MAX_ROW_BYTES, Fields, InvalidRow, Row, choose_fields, read_record
 
 SAMPLE_ROWS = 100
 
@@ -48,19 +48,19 @@ class CsvRows:
                         yield self._row(ordinal, record)
             except Truncated as exc:
                 message = f"after row {ordinal + 1}: the compressed file is cut or corrupt from here on ({exc})"
-                yield Bad(ordinal + 1, None, "source_truncated", message)
+                yield InvalidRow(ordinal + 1, None, "source_truncated", message)
         self._read = self._size
 
     def _row(self, ordinal: int, record: list[str] | csv.Error) -> Row:
         position = f"row {ordinal + 1}"
         if isinstance(record, csv.Error):
-            return Bad(ordinal, None, "corrupt_row", f"{position}: not valid CSV ({record})")
+            return InvalidRow(ordinal, None, "corrupt_row", f"{position}: not valid CSV ({record})")
         if len(record) != len(self._header):
             message = f"{position}: {len(record)} fields where the header has {len(self._header)}"
-            return Bad(ordinal, None, "corrupt_row", message)
+            return InvalidRow(ordinal, None, "corrupt_row", message)
         values = dict(zip(self._header, record, strict=True))
         if any("\udc80" <= char <= "\udcff" for value in self._used(values) for char in _beyond_ascii(value)):
-            return Bad(ordinal, None, "invalid_utf8", f"{position}: not valid UTF-8")
+            return InvalidRow(ordinal, None, "invalid_utf8", f"{position}: not valid UTF-8")
         return read_record(ordinal, position, str(ordinal + 1), values, self.fields)
 
     def _used(self, values: dict[str, str]) -> Iterator[str]:

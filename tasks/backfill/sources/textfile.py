@@ -8,8 +8,8 @@ from pathlib import Path
 from penstock.config.errors import InputInvalid
 from penstock.tasks.backfill.sources.identity import file_fingerprint
 from penstock.tasks.backfill.sources.jsonl import cut, too_long
-from penstock.tasks.backfill.sources.lines import Line, LineFile, Truncated
-from penstock.tasks.backfill.sources.row import Bad, Fields, Row, read_text
+from penstock.tasks.backfill.sources.lines import LineFile, SourceLine, Truncated
+from penstock.tasks.backfill.sources.row import Fields, InvalidRow, Row, read_text
 
 
 class TextLines:
@@ -41,7 +41,7 @@ class TextLines:
             yield cut(index, exc)
 
 
-def _row(line: Line) -> Row:
+def _row(line: SourceLine) -> Row:
     position, row_id = f"line {line.ordinal + 1}", str(line.ordinal + 1)
     if line.data is None:
         return too_long(line.ordinal, position)
@@ -49,5 +49,5 @@ def _row(line: Line) -> Row:
         text = line.data.decode()
     except UnicodeDecodeError as exc:
         message = f"{position}: not valid UTF-8 (byte {exc.start + 1} of the line)"
-        return Bad(line.ordinal, row_id, "invalid_utf8", message)
+        return InvalidRow(line.ordinal, row_id, "invalid_utf8", message)
     return read_text(line.ordinal, position, row_id, text)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from penstock.config.errors import JobError
 from penstock.tasks.backfill.ledger.folder import flush_folder, writing
 from penstock.tasks.backfill.ledger.ledger import Shard
-from penstock.tasks.backfill.plan.batch import Piece
+from penstock.tasks.backfill.plan.batch import OutputRow
 
 SHARD_BYTES = 64 * 1024 * 1024
 SHARD_ROWS = 1 << 16
@@ -68,7 +68,7 @@ class Sink:
         """Whether the shard has reached its size."""
         return self.bytes >= SHARD_BYTES or self.rows >= SHARD_ROWS
 
-    def add(self, pieces: Sequence[Piece], texts: Sequence[str], vectors: NDArray[np.float32]) -> int:
+    def add(self, output_rows: Sequence[OutputRow], texts: Sequence[str], vectors: NDArray[np.float32]) -> int:
         """Take rows in.
 
         Args:
@@ -80,7 +80,7 @@ class Sink:
             The first one's row in the shard.
         """
         first = self.rows
-        batch = pa.RecordBatch.from_arrays(self._columns(pieces, texts, vectors), schema=self._schema)
+        batch = pa.RecordBatch.from_arrays(self._columns(output_rows, texts, vectors), schema=self._schema)
         self._waiting.append(batch)
         self.rows += batch.num_rows
         self.bytes += batch.nbytes
@@ -89,8 +89,10 @@ class Sink:
             self._write()
         return first
 
-    def _columns(self, pieces: Sequence[Piece], texts: Sequence[str], vectors: NDArray[np.float32]) -> list[pa.Array]:
-        _, ids, chunks, starts, ends = zip(*pieces, strict=True)
+    def _columns(
+        self, output_rows: Sequence[OutputRow], texts: Sequence[str], vectors: NDArray[np.float32]
+    ) -> list[pa.Array]:
+        _, ids, chunks, starts, ends = zip(*output_rows, strict=True)
         dense = np.ascontiguousarray(vectors, dtype=np.float32)
         embedding = pa.FixedSizeListArray.from_arrays(pa.array(dense.reshape(-1)), dense.shape[1])
         numbers = [pa.array(column, pa.int32()) for column in (chunks, starts, ends)]

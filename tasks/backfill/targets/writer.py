@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 
 from penstock.tasks.backfill.dispatch.settle import Settled
-from penstock.tasks.backfill.ledger.folder import Folder
-from penstock.tasks.backfill.ledger.ledger import Entry, Owed, Tally
+from penstock.tasks.backfill.ledger.folder import OutputFolder
+from penstock.tasks.backfill.ledger.ledger import ShardEntry, Tally, Unresolved
 from penstock.tasks.backfill.plan.batch import Batch, DeadLetter
 from penstock.tasks.backfill.targets.parquet import Sink, check, clean, publish, read_vectors, shard_name
 
 LONGEST_OPEN_S = 600.0
 """A shard is closed after this many seconds even if it is small, so that results never wait long in the broker."""
 
-ECHOES_AT_ONCE = 4096
+DUPLICATES_AT_ONCE = 4096
 
 
 class Writer:
@@ -26,7 +26,7 @@ class Writer:
         forget: drops the results of tasks, by their ids.
     """
 
-    def __init__(self, folder: Folder, with_text: bool, forget: Callable[[Sequence[str]], None]) -> None:
+    def __init__(self, folder: OutputFolder, with_text: bool, forget: Callable[[Sequence[str]], None]) -> None:
         self._folder, self._ledger, self._with_text, self._forget = folder, folder.ledger, with_text, forget
         self._sink: Sink | None = None
         self._number = 0
@@ -36,9 +36,9 @@ class Writer:
     def _empty(self) -> None:
         self._sink = None
         self._opened = time.monotonic()
-        self._entries: list[Entry] = []
+        self._entries: list[ShardEntry] = []
         self._tasks: list[str] = []
-        self._echoes: list[int] = []
+        self._duplicates: list[int] = []
         self._dead: list[DeadLetter] = []
         self.open_tally = Tally()
 
@@ -59,10 +59,10 @@ class Writer:
     def take(self, batch: Batch, settled: Settled) -> None:
         """Take a finished batch in; close the shard when it is full."""
         rows: Sequence[int] = settled.rows
-        if settled.pieces:
-            first = self._open(settled.vectors.shape[1]).add(settled.pieces, settled.texts, settled.vectors)
+        if settled.output_rows:
+            first = self._open(settled.vectors.shape[1]).add(settled.output_rows, settled.texts, settled.vectors)
             rows = [row if row < 0 else first + row for row in settled.rows]
-        self._entries.append(Entry(batch.number, rows, settled.failures))
+        self._entries.append(ShardEntry(batch.number, rows, settled.failures))
         self._tasks.append(batch.task_id)
         self._dead += settled.dead
         self.open_tally += settled.tally
@@ -84,13 +84,13 @@ class Writer:
     def seal(self) -> None:
         """Commit what has been taken in."""
         seconds = self.spent()
-        if not (self._entries or self._echoes):
+        if not (self._entries or self._duplicates):
             self._ledger.spend(seconds)
             self._opened = time.monotonic()
             return
         shard = self._sink.close() if self._sink is not None else None
         tally = self.open_tally + Tally(seconds=seconds)
-        self._ledger.seal(shard, self._entries, self._echoes, self._dead, tally)
+        self._ledger.seal(shard, self._entries, self._duplicates, self._dead, tally)
         if shard is not None:
             publish(self._folder.path, self._folder.hidden, shard)
             self._number += 1
@@ -114,31 +114,33 @@ class Writer:
             self._sink.discard()
         self._empty()
 
-    def settle_echoes(self) -> int:
+    def settle_duplicates(self) -> int:
         """Give some echoes the vectors of the rows that they repeat. Returns how many; 0 when none is left.
 
         Everything that they repeat must be sealed.
         """
-        owed = self._ledger.owed(ECHOES_AT_ONCE)
-        for shard in sorted({each.shard for each in owed if each.failure is None}):
-            self._settle_from(shard, [each for each in owed if each.shard == shard and each.failure is None])
-        failed = [each for each in owed if each.failure is not None]
+        unresolved = self._ledger.unresolved(DUPLICATES_AT_ONCE)
+        for shard in sorted({each.shard for each in unresolved if each.failure is None}):
+            self._settle_from(shard, [each for each in unresolved if each.shard == shard and each.failure is None])
+        failed = [each for each in unresolved if each.failure is not None]
         self._dead += [_letter(each) for each in failed]
-        self._echoes += [each.key for each in owed]
+        self._duplicates += [each.key for each in unresolved]
         self.open_tally += Tally(
-            embedded=len(owed) - len(failed), duplicates_reused=len(owed) - len(failed), failed=len(failed)
+            embedded=len(unresolved) - len(failed), duplicates_reused=len(unresolved) - len(failed), failed=len(failed)
         )
-        if owed:
+        if unresolved:
             self.seal()
-        return len(owed)
+        return len(unresolved)
 
-    def _settle_from(self, shard: int, owed: Sequence[Owed]) -> None:
-        ordered = sorted(owed, key=lambda each: each.row)
+    def _settle_from(self, shard: int, unresolved: Sequence[Unresolved]) -> None:
+        ordered = sorted(unresolved, key=lambda each: each.row)
         path = self._folder.path / shard_name(shard)
         vectors, texts = read_vectors(path, [each.row for each in ordered], self._with_text)
-        self._open(vectors.shape[1]).add([each.piece for each in ordered], texts, vectors)
+        self._open(vectors.shape[1]).add([each.output_row for each in ordered], texts, vectors)
 
 
-def _letter(owed: Owed) -> DeadLetter:
-    assert owed.failure is not None
-    return DeadLetter(owed.piece.ordinal, owed.piece.chunk, owed.piece.id, *owed.failure)
+def _letter(unresolved: Unresolved) -> DeadLetter:
+    assert unresolved.failure is not None
+    return DeadLetter(
+        unresolved.output_row.ordinal, unresolved.output_row.chunk, unresolved.output_row.id, *unresolved.failure
+    )

@@ -48,7 +48,7 @@ class WordCounter:
         """
         self._read_to(int(ends[-1]))
         upto = np.searchsorted(self._ends, ends, "right") - 1
-        return (self._totals[upto] - self._ended_before(self._boundary_before(starts))).astype(np.int64)
+        return (self._totals[upto] - self._ends_before(self._boundary_before(starts))).astype(np.int64)
 
     def skip(self, start: int, words: int) -> int:
         """Return where a reader stands who, from the boundary before ``start``, has passed ``words`` words.
@@ -63,7 +63,7 @@ class WordCounter:
         before = self._boundary_before(np.asarray([start], np.int64))
         if not words:
             return int(self._ends[before[0]])
-        wanted = int(self._ended_before(before)[0]) + words
+        wanted = int(self._ends_before(before)[0]) + words
         place = int(np.searchsorted(self._totals, wanted)) + 1
         return int(self._ends[place]) if place < len(self._ends) else self._length
 
@@ -78,7 +78,7 @@ class WordCounter:
     def _boundary_before(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.maximum(np.searchsorted(self._ends, starts, "left") - 1, 0)
 
-    def _ended_before(self, boundaries: NDArray[np.int64]) -> NDArray[np.int32]:
+    def _ends_before(self, boundaries: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return how many words have ended before each boundary, itself not counted."""
         return np.where(boundaries > 0, self._totals[boundaries - 1], 0)
 

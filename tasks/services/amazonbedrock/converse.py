@@ -18,7 +18,7 @@ from penstock.tasks.services.base import CompleteCall, Completion, Refused
 from penstock.tasks.services.wire import chat
 from penstock.tasks.services.wire.answers import text_of
 from penstock.tasks.services.wire.embeddings import fields
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 from penstock.workers.results.types import Choice, Usage
 
 FINISH_REASONS = {
@@ -178,7 +178,7 @@ def read(document: Mapping[str, Any], model: str) -> Completion:
     message = output.get("message") if isinstance(output, Mapping) else None
     blocks = message.get("content") if isinstance(message, Mapping) else None
     if not isinstance(blocks, list):
-        raise Refused(Outcome(Fate.MALFORMED, "no_choices", "The answer has no message."))
+        raise Refused(Outcome(OutcomeKind.MALFORMED, "no_choices", "The answer has no message."))
     parts = [block for block in blocks if isinstance(block, Mapping)]
     text = "".join(text_of(block, "text") for block in parts)
     made: dict[str, Any] = {"role": "assistant", "content": text}

@@ -15,7 +15,7 @@ from penstock.tasks.services.amazonbedrock.converse import finish_reason, usage
 from penstock.tasks.services.base import Completion, Delta, Refused, StreamReader
 from penstock.tasks.services.wire.answers import text_of
 from penstock.tasks.services.wire.streams import Collector, cut
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 
 
 class ConverseStream(StreamReader):
@@ -62,7 +62,7 @@ class ConverseStream(StreamReader):
             message = next(self._buffer, None)
         except self._faults as exc:
             text = "The event stream is damaged (checksum or lengths)."
-            raise Refused(Outcome(Fate.MALFORMED, "bad_event_stream", text)) from exc
+            raise Refused(Outcome(OutcomeKind.MALFORMED, "bad_event_stream", text)) from exc
         if message is None:
             return None
         headers = message.headers
@@ -72,13 +72,13 @@ class ConverseStream(StreamReader):
         try:
             document = orjson.loads(message.payload or b"{}")
         except orjson.JSONDecodeError as exc:
-            raise Refused(Outcome(Fate.MALFORMED, "not_json", "An event of the stream is no JSON.")) from exc
+            raise Refused(Outcome(OutcomeKind.MALFORMED, "not_json", "An event of the stream is no JSON.")) from exc
         return str(headers.get(":event-type")), document if isinstance(document, Mapping) else {}
 
     def _read(self, kind: str, document: Mapping[str, Any]) -> Delta | None:
         match kind:
             case "contentBlockDelta" | "contentBlockStart":
-                return self._piece(document)
+                return self._delta(document)
             case "messageStop":
                 self._stopped = True
                 return self._add(
@@ -89,7 +89,7 @@ class ConverseStream(StreamReader):
                 return Delta(usage=self._collector.usage, model=self._collector.model, raw=document, done=self._stopped)
         return None
 
-    def _piece(self, document: Mapping[str, Any]) -> Delta | None:
+    def _delta(self, document: Mapping[str, Any]) -> Delta | None:
         part = document.get("delta") or document.get("start")
         if not isinstance(part, Mapping):
             return None
@@ -98,7 +98,7 @@ class ConverseStream(StreamReader):
         if text:
             message["content"] = text
         if isinstance(use := part.get("toolUse"), Mapping):
-            message["tool_calls"] = [_call_piece(use, document.get("contentBlockIndex"))]
+            message["tool_calls"] = [_call_delta(use, document.get("contentBlockIndex"))]
         return self._add(Delta(text=text, model=self._collector.model, raw=document), message)
 
     def _add(self, delta: Delta, message: Mapping[str, Any] | None = None) -> Delta:
@@ -106,9 +106,9 @@ class ConverseStream(StreamReader):
         return delta
 
 
-def _call_piece(use: Mapping[str, Any], index: Any) -> dict[str, Any]:
+def _call_delta(use: Mapping[str, Any], index: Any) -> dict[str, Any]:
     """A tool call's start (id and name) or a piece of its arguments, in OpenAI's shape."""
-    piece: dict[str, Any] = {"index": index, "type": "function"}
+    part: dict[str, Any] = {"index": index, "type": "function"}
     if "toolUseId" in use:
-        return piece | {"id": use["toolUseId"], "function": {"name": use.get("name"), "arguments": ""}}
-    return piece | {"function": {"arguments": text_of(use, "input")}}
+        return part | {"id": use["toolUseId"], "function": {"name": use.get("name"), "arguments": ""}}
+    return part | {"function": {"arguments": text_of(use, "input")}}

@@ -30,7 +30,7 @@ from penstock.tasks.services.base import (
 from penstock.tasks.services.wire import answers, embeddings, refusals, urls, vectors
 from penstock.tasks.services.wire.errors import ErrorBody, read_error, snake
 from penstock.tasks.services.wire.refusals import Named
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 from penstock.workers.results.types import Usage
 
 DEFAULT_NEW_TOKENS = 64
@@ -75,22 +75,22 @@ _COMPLETION_TASK = (
 
 # Statuses are botocore's; a throttle may also come as a 400, so the name decides.
 _ERRORS = {
-    "access_denied": Named(Fate.UNAUTHORIZED, "access_denied"),
-    "unrecognized_client": Named(Fate.UNAUTHORIZED, "invalid_api_key"),
-    "invalid_signature": Named(Fate.UNAUTHORIZED, "invalid_signature"),
-    "signature_does_not_match": Named(Fate.UNAUTHORIZED, "invalid_signature"),
-    "expired_token": Named(Fate.UNAUTHORIZED, "expired_token"),
-    "missing_authentication_token": Named(Fate.UNAUTHORIZED, "missing_authentication_token"),
-    "resource_not_found": Named(Fate.NOT_FOUND, "resource_not_found"),
-    "service_quota_exceeded": Named(Fate.QUOTA_EXHAUSTED, "service_quota_exceeded"),
-    "throttling": Named(Fate.RATE_LIMITED, "throttling"),
-    "too_many_requests": Named(Fate.RATE_LIMITED, "throttling"),
-    "model_not_ready": Named(Fate.RATE_LIMITED, "model_not_ready"),
-    "model_timeout": Named(Fate.SERVER_ERROR, "model_timeout"),
-    "model_error": Named(Fate.SERVER_ERROR, "model_error"),
-    "model_stream_error": Named(Fate.SERVER_ERROR, "model_stream_error"),
-    "internal_server": Named(Fate.SERVER_ERROR, "server_error"),
-    "service_unavailable": Named(Fate.SERVER_ERROR, "service_unavailable"),
+    "access_denied": Named(OutcomeKind.UNAUTHORIZED, "access_denied"),
+    "unrecognized_client": Named(OutcomeKind.UNAUTHORIZED, "invalid_api_key"),
+    "invalid_signature": Named(OutcomeKind.UNAUTHORIZED, "invalid_signature"),
+    "signature_does_not_match": Named(OutcomeKind.UNAUTHORIZED, "invalid_signature"),
+    "expired_token": Named(OutcomeKind.UNAUTHORIZED, "expired_token"),
+    "missing_authentication_token": Named(OutcomeKind.UNAUTHORIZED, "missing_authentication_token"),
+    "resource_not_found": Named(OutcomeKind.NOT_FOUND, "resource_not_found"),
+    "service_quota_exceeded": Named(OutcomeKind.QUOTA_EXHAUSTED, "service_quota_exceeded"),
+    "throttling": Named(OutcomeKind.RATE_LIMITED, "throttling"),
+    "too_many_requests": Named(OutcomeKind.RATE_LIMITED, "throttling"),
+    "model_not_ready": Named(OutcomeKind.RATE_LIMITED, "model_not_ready"),
+    "model_timeout": Named(OutcomeKind.SERVER_ERROR, "model_timeout"),
+    "model_error": Named(OutcomeKind.SERVER_ERROR, "model_error"),
+    "model_stream_error": Named(OutcomeKind.SERVER_ERROR, "model_stream_error"),
+    "internal_server": Named(OutcomeKind.SERVER_ERROR, "server_error"),
+    "service_unavailable": Named(OutcomeKind.SERVER_ERROR, "service_unavailable"),
 }
 _NO_MODEL = re.compile(r"model identifier is invalid|model.{0,40}not found|end of its life", re.IGNORECASE)
 _UNFIT = re.compile(r"on-demand throughput|isn.t supported|not supported|extraneous key|required key", re.IGNORECASE)
@@ -154,7 +154,7 @@ class AmazonBedrock(Service):
             body = _cohere_body(endpoint, texts, call.input_type) | given
         else:
             body = _titan_body(endpoint, texts) | given
-        return self._post(endpoint, "invoke", body, call.task_settings)
+        return self._json_request(endpoint, "invoke", body, call.task_settings)
 
     def read_embeddings(self, endpoint: Endpoint, call: EmbedCall, response: Response) -> Embeddings:
         """Read Titan's one vector or Cohere's many. Raises Refused."""
@@ -174,7 +174,7 @@ class AmazonBedrock(Service):
         """POST ``/model/{id}/converse`` or ``/converse-stream``."""
         default = DEFAULT_NEW_TOKENS if endpoint.task_type is TaskType.COMPLETION else None
         action = "converse-stream" if call.stream else "converse"
-        return self._post(endpoint, action, converse.body(call, default), call.task_settings)
+        return self._json_request(endpoint, action, converse.body(call, default), call.task_settings)
 
     def read_completion(self, endpoint: Endpoint, call: CompleteCall, response: Response) -> Completion:
         """Read Converse's answer. Raises Refused."""
@@ -198,7 +198,7 @@ class AmazonBedrock(Service):
         named = _named(kind, 400, error) or refusals.name(status, error)
         return refusals.outcome(error, Response(200), self.clock(), (), named)
 
-    def _post(
+    def _json_request(
         self, endpoint: Endpoint, action: str, body: Mapping[str, Any], task_settings: Mapping[str, Any]
     ) -> Request:
         settings = endpoint.service_settings
@@ -245,9 +245,9 @@ def _named(stated: str, status: int, error: ErrorBody) -> Named | None:
         return None
     if name in ("validation", "validation_error", ""):
         if status == 400 and _NO_MODEL.search(error.message):
-            return Named(Fate.NOT_FOUND, "model_not_found")
+            return Named(OutcomeKind.NOT_FOUND, "model_not_found")
         if status == 400 and _UNFIT.search(error.message):
-            return Named(Fate.REQUEST_REFUSED, "validation")
+            return Named(OutcomeKind.REQUEST_REFUSED, "validation")
         return None
     return _ERRORS.get(name)
 

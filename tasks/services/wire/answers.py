@@ -11,12 +11,12 @@ from penstock.config.errors import InputInvalid
 from penstock.tasks.services.base import Refused, Response
 from penstock.tasks.services.wire import headers, refusals
 from penstock.tasks.services.wire.errors import clean, error_of
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 from penstock.workers.results.types import Usage
 
 Refuse = Callable[[Response], Outcome]
 
-_CERTAIN = {Fate.QUOTA_EXHAUSTED, Fate.RATE_LIMITED, Fate.TOO_LARGE, Fate.NOT_FOUND}
+_CERTAIN = {OutcomeKind.QUOTA_EXHAUSTED, OutcomeKind.RATE_LIMITED, OutcomeKind.TOO_LARGE, OutcomeKind.NOT_FOUND}
 """Fates that an error inside a 200 may have; any other such answer is malformed, and asked for again."""
 
 
@@ -54,16 +54,16 @@ def _load(response: Response) -> Any:
 
 def _malformed(response: Response, code: str, message: str) -> Refused:
     return Refused(
-        Outcome(Fate.MALFORMED, code, message, status=response.status, limits=headers.limits(response.headers))
+        Outcome(OutcomeKind.MALFORMED, code, message, status=response.status, limits=headers.limits(response.headers))
     )
 
 
 def _error_inside(document: Mapping[str, Any], response: Response) -> Outcome:
     error = error_of(document)
     named = refusals.name(error.status, error)
-    certain = named.fate in _CERTAIN or named.code in ("content_filter", "input_too_long")
+    certain = named.kind in _CERTAIN or named.code in ("content_filter", "input_too_long")
     if not certain:
-        named = refusals.Named(Fate.MALFORMED, "error_in_answer")
+        named = refusals.Named(OutcomeKind.MALFORMED, "error_in_answer")
     return refusals.outcome(error, response, named=named)
 
 

@@ -9,7 +9,7 @@ from penstock.config.errors import InputInvalid
 from penstock.tasks.services.base import CompleteCall, Completion, Refused, Response
 from penstock.tasks.services.wire import answers
 from penstock.tasks.services.wire.embeddings import fields
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 from penstock.workers.results.types import Choice
 
 _KNOWN = frozenset({"choices", "model", "object"})
@@ -126,10 +126,10 @@ def _choice(position: int, item: Any) -> Choice:
 
 def _message(item: Mapping[str, Any]) -> Mapping[str, Any]:
     message = item.get("message")
-    conversation = item.get("messages")
-    if isinstance(conversation, list):  # chat on your data: what was looked up, then what the assistant says of it
-        said = [entry for entry in conversation if isinstance(entry, Mapping) and entry.get("role") == "assistant"]
-        message = said[-1] if said else None
+    caller = item.get("messages")
+    if isinstance(caller, list):  # chat on your data: what was looked up, then what the assistant says of it
+        words = [entry for entry in caller if isinstance(entry, Mapping) and entry.get("role") == "assistant"]
+        message = words[-1] if words else None
     if isinstance(message, Mapping):
         return message
     if isinstance(item.get("text"), str):
@@ -140,4 +140,4 @@ def _message(item: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _malformed(code: str, message: str) -> Refused:
-    return Refused(Outcome(Fate.MALFORMED, code, message))
+    return Refused(Outcome(OutcomeKind.MALFORMED, code, message))

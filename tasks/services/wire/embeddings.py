@@ -7,7 +7,7 @@ from typing import Any
 
 from penstock.tasks.services.base import EmbedCall, Embeddings, Refused, Response
 from penstock.tasks.services.wire import answers, vectors
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 
 NOT_FIELDS = frozenset({"headers", "replace_newlines", "parameters"})
 """Task settings that are not fields of the request's body."""
@@ -37,7 +37,7 @@ def texts(inputs: Sequence[Any], replace_newlines: bool = False) -> list[Any]:
                 text.encode()
             except UnicodeEncodeError as exc:
                 message = "The text has half of a surrogate pair, so it cannot be sent; repair its encoding."
-                raise Refused(Outcome(Fate.INPUT_REFUSED, "invalid_text", message, input_index=index)) from exc
+                raise Refused(Outcome(OutcomeKind.INPUT_REFUSED, "invalid_text", message, input_index=index)) from exc
     if replace_newlines:
         return [text.replace("\n", " ") if isinstance(text, str) else text for text in inputs]
     return list(inputs)

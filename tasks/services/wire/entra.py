@@ -15,7 +15,7 @@ from penstock.tasks.services.base import Refused, Request, Response
 from penstock.tasks.services.wire import answers, headers
 from penstock.tasks.services.wire.errors import clean, read_error, snake
 from penstock.tasks.services.wire.refusals import refusal
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 
 AUTHORITY = "https://login.microsoftonline.com"
 SETTINGS = (
@@ -59,7 +59,7 @@ def read_token(response: Response, now: float | None = None) -> tuple[str, float
     document = answers.read_json(response, lambda answer: _refused(answer, now))
     token = document.get("access_token")
     if not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token:
-        raise Refused(Outcome(Fate.MALFORMED, "no_token", "The answer has no access token.", response.status))
+        raise Refused(Outcome(OutcomeKind.MALFORMED, "no_token", "The answer has no access token.", response.status))
     # Older authorities write the number as a string.
     return token, headers.seconds(str(document.get("expires_in"))) or 300.0
 
@@ -70,5 +70,5 @@ def _refused(response: Response, now: float | None) -> Outcome:
         error = read_error(response.body)
         code = snake(error.code) or "invalid_client"
         message = clean(error.message) or "The token was refused."
-        return Outcome(Fate.UNAUTHORIZED, code, message, response.status)
+        return Outcome(OutcomeKind.UNAUTHORIZED, code, message, response.status)
     return refusal(response, now)

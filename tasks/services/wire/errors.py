@@ -111,7 +111,7 @@ def _from_mapping(error: Mapping[str, Any]) -> ErrorBody:
     inner = error.get("innererror") or error.get("inner_error")
     inner = inner if isinstance(inner, Mapping) else {}
     return ErrorBody(
-        message=_words(error)[:_LONGEST_READ] or _said(detail)[:_LONGEST_READ],
+        message=_words(error)[:_LONGEST_READ] or _words_of(detail)[:_LONGEST_READ],
         code=_code(error.get("code")),
         type=_text(error.get("type")) or _text(error.get("error_type")),
         param=_text(error.get("param")) or where,
@@ -160,9 +160,9 @@ def _location(detail: Any) -> tuple[str, Any]:
     return ".".join(parts), first.get("input", first.get("value"))
 
 
-def _said(detail: Any) -> str:
+def _words_of(detail: Any) -> str:
     if isinstance(detail, list):
-        return "; ".join(filter(None, (_said(item) for item in detail[:3])))
+        return "; ".join(filter(None, (_words_of(item) for item in detail[:3])))
     if isinstance(detail, Mapping):
         return _text(detail.get("msg")) or _text(detail.get("message"))
     return _text(detail)

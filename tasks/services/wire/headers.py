@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 
-from penstock.workers.lanes.outcome import Limits
+from penstock.workers.lanes.outcome import HeaderLimits
 
 ABSURD_S = 366 * 86400.0  # no server means a delay of over a year; an epoch in a reset header would be one
 ABSURD_COUNT = 1e15
@@ -50,13 +50,13 @@ def seconds(text: str | None) -> float | None:
     return _sane(go_duration(text) if number is None else number)
 
 
-def limits(headers: Mapping[str, str]) -> Limits:
+def limits(headers: Mapping[str, str]) -> HeaderLimits:
     """Read ``x-ratelimit-*`` and ``x-rate-limit-*``. Names are lower case.
 
     A limit of 0 or less is no news, and neither is what is said to remain of it; a negative remainder is none either.
     """
     found = {kind: _kind(headers, kind) for kind in ("requests", "tokens")}
-    return Limits(
+    return HeaderLimits(
         limit_requests=found["requests"][0],
         limit_tokens=found["tokens"][0],
         remaining_requests=found["requests"][1],
@@ -157,9 +157,9 @@ def _kind(headers: Mapping[str, str], kind: str) -> tuple[float | None, float | 
 
 def _reset(headers: Mapping[str, str], message: str) -> float | None:
     """The reset of the limit that was hit: the one that is named or used up; if neither shows, the shorter."""
-    told = limits(headers)
-    resets = {"request": told.reset_requests_s, "token": told.reset_tokens_s}
-    remaining = {"request": told.remaining_requests, "token": told.remaining_tokens}
+    stated = limits(headers)
+    resets = {"request": stated.reset_requests_s, "token": stated.reset_tokens_s}
+    remaining = {"request": stated.remaining_requests, "token": stated.remaining_tokens}
     words = message.lower()
     named = [kind for kind in resets if f"{kind}s per" in words or f"{kind} rate limit" in words]
     spent = [kind for kind in resets if remaining[kind] == 0]

@@ -13,10 +13,10 @@ from penstock.tasks.services.base import ImageCall, ImageOperation, Refused, Res
 from penstock.tasks.services.wire import answers, headers, refusals, urls
 from penstock.tasks.services.wire.embeddings import fields
 from penstock.tasks.services.wire.errors import ErrorBody, clean, error_of, snake
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 
 _RUNNING = frozenset({"notrunning", "running"})
-_ENDED = frozenset({"succeeded", "failed", "canceled", "cancelled", "deleted"})
+_FINAL = frozenset({"succeeded", "failed", "canceled", "cancelled", "deleted"})
 
 
 def body(call: ImageCall, base: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def read_submitted(response: Response, base: str, fallback: str, refuse: answers
     identity = answers.text_of(document, "id") or None
     location = response.headers.get("operation-location")
     if location is None and identity is None:
-        raise Refused(Outcome(Fate.MALFORMED, "no_operation", "The answer names no operation.", response.status))
+        raise Refused(Outcome(OutcomeKind.MALFORMED, "no_operation", "The answer names no operation.", response.status))
     poll_url = own_url(base, location if location is not None else fallback.format(id=identity))
     operation = _operation(document, response, poll_url)
     return replace(operation, state="SUBMITTED") if operation.state == "RUNNING" else operation
@@ -63,9 +63,9 @@ def read_polled(response: Response, poll_url: str, refuse: answers.Refuse) -> Im
         return _operation(document, response, poll_url)
     if response.status in (404, 410):
         message = "The operation is not there (any more): images are kept for 24 hours. Generate them again."
-        return _failed(poll_url, Outcome(Fate.REQUEST_REFUSED, "operation_not_found", message, response.status))
+        return _failed(poll_url, Outcome(OutcomeKind.REQUEST_REFUSED, "operation_not_found", message, response.status))
     answers.read_json(response, refuse)
-    raise Refused(Outcome(Fate.MALFORMED, "no_operation", "The answer is no operation.", response.status))
+    raise Refused(Outcome(OutcomeKind.MALFORMED, "no_operation", "The answer is no operation.", response.status))
 
 
 def own_url(base: str, location: str) -> str:
@@ -82,7 +82,7 @@ def own_url(base: str, location: str) -> str:
         message = (
             f"The service sent us to another server for its operation ({clean(urls.server(url))}); the key stays here."
         )
-        raise Refused(Outcome(Fate.REQUEST_REFUSED, "foreign_operation_location", message))
+        raise Refused(Outcome(OutcomeKind.REQUEST_REFUSED, "foreign_operation_location", message))
     return url
 
 
@@ -100,7 +100,7 @@ def _document(response: Response) -> dict[str, Any] | None:
 
 
 def _is_operation(status: int, document: Mapping[str, Any]) -> bool:
-    if _state(document) in _RUNNING | _ENDED:
+    if _state(document) in _RUNNING | _FINAL:
         return True
     return status == 400 and "created" in document and isinstance(document.get("error"), Mapping)
 
@@ -118,10 +118,10 @@ def _operation(document: Mapping[str, Any], response: Response, poll_url: str) -
         result = document.get("result")
         pictures = _pictures(result if isinstance(result, Mapping) else {})
         return replace(pictures, operation_id=identity, poll_url=poll_url)
-    if state in _ENDED or document.get("error"):
+    if state in _FINAL or document.get("error"):
         return replace(_failed(poll_url, _why(state, document, response.status)), operation_id=identity)
     message = f"The operation is in a state we do not know: {clean(state) or 'none'}."
-    raise Refused(Outcome(Fate.MALFORMED, "unknown_state", message, response.status))
+    raise Refused(Outcome(OutcomeKind.MALFORMED, "unknown_state", message, response.status))
 
 
 def _failed(poll_url: str | None, outcome: Outcome) -> ImageOperation:
@@ -131,13 +131,15 @@ def _failed(poll_url: str | None, outcome: Outcome) -> ImageOperation:
 def _why(state: str, document: Mapping[str, Any], status: int) -> Outcome:
     if state in ("canceled", "cancelled"):
         message = "The service gave up the operation since it took too long; generate the images again."
-        return Outcome(Fate.SERVER_ERROR, "operation_canceled", message, status)
+        return Outcome(OutcomeKind.SERVER_ERROR, "operation_canceled", message, status)
     if state == "deleted":
-        return Outcome(Fate.REQUEST_REFUSED, "operation_deleted", "The operation was deleted by someone.", status)
+        return Outcome(
+            OutcomeKind.REQUEST_REFUSED, "operation_deleted", "The operation was deleted by someone.", status
+        )
     error = error_of(document)
     named = refusals.name(None, error)
     if not error.code:
-        named = refusals.Named(named.fate, "operation_failed") if named.code == "server_error" else named
+        named = refusals.Named(named.kind, "operation_failed") if named.code == "server_error" else named
     return replace(refusals.outcome(error, Response(status), named=named), delay_s=None)
 
 
@@ -145,11 +147,13 @@ def _pictures(document: Mapping[str, Any]) -> ImageOperation:
     """Read ``data``: images, and errors of single ones."""
     data = document.get("data")
     if not isinstance(data, list) or not data or not all(isinstance(item, Mapping) for item in data):
-        raise Refused(Outcome(Fate.MALFORMED, "missing_data", "The answer has no list of images."))
+        raise Refused(Outcome(OutcomeKind.MALFORMED, "missing_data", "The answer has no list of images."))
     errors = [(at, error_of(item)) for at, item in enumerate(data) if item.get("error")]
     good = [item for item in data if not item.get("error")]
     if any(not (answers.text_of(item, "url") or answers.text_of(item, "b64_json")) for item in good):
-        raise Refused(Outcome(Fate.MALFORMED, "missing_data", "An image of the answer has neither url nor b64_json."))
+        raise Refused(
+            Outcome(OutcomeKind.MALFORMED, "missing_data", "An image of the answer has neither url nor b64_json.")
+        )
     if not good:
         named = refusals.name(None, errors[0][1])
         return _failed(None, refusals.outcome(errors[0][1], Response(200), named=named))

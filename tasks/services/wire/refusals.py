@@ -17,7 +17,7 @@ from http import HTTPStatus
 from penstock.tasks.services.base import Response
 from penstock.tasks.services.wire import headers as read
 from penstock.tasks.services.wire.errors import ErrorBody, clean, read_error, snake
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 
 FILTERED = {
     "content_filter", "content_policy_violation", "responsible_aipolicy_violation", "responsible_ai_policy_violation",
@@ -77,29 +77,29 @@ _CAPACITY = re.compile(
 )
 
 _BY_STATUS = {
-    400: (Fate.INPUT_REFUSED, "invalid_request"),
-    401: (Fate.UNAUTHORIZED, "invalid_api_key"),
-    402: (Fate.QUOTA_EXHAUSTED, "payment_required"),
-    403: (Fate.UNAUTHORIZED, "forbidden"),
-    404: (Fate.NOT_FOUND, "not_found"),
-    408: (Fate.SERVER_ERROR, "request_timeout"),
-    409: (Fate.SERVER_ERROR, "conflict"),
-    410: (Fate.NOT_FOUND, "gone"),
-    413: (Fate.TOO_LARGE, "request_too_large"),
-    422: (Fate.INPUT_REFUSED, "unprocessable_input"),
-    424: (Fate.SERVER_ERROR, "failed_dependency"),
-    425: (Fate.SERVER_ERROR, "too_early"),
-    429: (Fate.RATE_LIMITED, "rate_limit_exceeded"),
-    499: (Fate.SERVER_ERROR, "client_closed_request"),
+    400: (OutcomeKind.INPUT_REFUSED, "invalid_request"),
+    401: (OutcomeKind.UNAUTHORIZED, "invalid_api_key"),
+    402: (OutcomeKind.QUOTA_EXHAUSTED, "payment_required"),
+    403: (OutcomeKind.UNAUTHORIZED, "forbidden"),
+    404: (OutcomeKind.NOT_FOUND, "not_found"),
+    408: (OutcomeKind.SERVER_ERROR, "request_timeout"),
+    409: (OutcomeKind.SERVER_ERROR, "conflict"),
+    410: (OutcomeKind.NOT_FOUND, "gone"),
+    413: (OutcomeKind.TOO_LARGE, "request_too_large"),
+    422: (OutcomeKind.INPUT_REFUSED, "unprocessable_input"),
+    424: (OutcomeKind.SERVER_ERROR, "failed_dependency"),
+    425: (OutcomeKind.SERVER_ERROR, "too_early"),
+    429: (OutcomeKind.RATE_LIMITED, "rate_limit_exceeded"),
+    499: (OutcomeKind.SERVER_ERROR, "client_closed_request"),
 }
-_WAITS = {Fate.RATE_LIMITED, Fate.SERVER_ERROR, Fate.QUOTA_EXHAUSTED}
+_WAITS = {OutcomeKind.RATE_LIMITED, OutcomeKind.SERVER_ERROR, OutcomeKind.QUOTA_EXHAUSTED}
 
 
 @dataclass(frozen=True)
 class Named:
     """A fate with its code, before the message and the headers are put to it."""
 
-    fate: Fate
+    kind: OutcomeKind
     code: str
     max_inputs: int | None = None
     index: int | None = None
@@ -122,12 +122,12 @@ def outcome(
     delay = read.delay(response.headers, error.message, now)
     verdict = named or name(response.status, error, delay)
     return Outcome(
-        fate=verdict.fate,
+        kind=verdict.kind,
         code=verdict.code,
         message=_message(response.status, error, secrets),
         status=response.status,
         # A 400 with a Retry-After is still a 400: waiting changes nothing.
-        delay_s=delay if verdict.fate in _WAITS else None,
+        delay_s=delay if verdict.kind in _WAITS else None,
         limits=read.limits(response.headers),
         should_retry=read.should_retry(response.headers),
         max_inputs=verdict.max_inputs,
@@ -141,11 +141,11 @@ def name(status: int | None, error: ErrorBody, delay: float | None = None) -> Na
         if verdict := rule(status, error, delay):
             return verdict
     if status is None:
-        return Named(Fate.SERVER_ERROR, _own_code(error, "server_error"))
+        return Named(OutcomeKind.SERVER_ERROR, _own_code(error, "server_error"))
     if status in (400, 422):
         return _invalid(status, error)
-    fate, code = _BY_STATUS.get(status) or _by_class(status)
-    return Named(fate, _own_code(error, code))
+    outcome_kind, code = _BY_STATUS.get(status) or _by_class(status)
+    return Named(outcome_kind, _own_code(error, code))
 
 
 def _codes(error: ErrorBody) -> set[str]:
@@ -160,7 +160,7 @@ def _own_code(error: ErrorBody, otherwise: str) -> str:
 
 def _filtered(status: int | None, error: ErrorBody, delay: float | None) -> Named | None:
     if _codes(error) & FILTERED or snake(error.type) in FILTERED:
-        return Named(Fate.INPUT_REFUSED, "content_filter", index=input_index(error))
+        return Named(OutcomeKind.INPUT_REFUSED, "content_filter", index=input_index(error))
     return None
 
 
@@ -168,24 +168,24 @@ def _unpaid(status: int | None, error: ErrorBody, delay: float | None) -> Named 
     """Codes first: the type is coarse, and often "insufficient_quota" for what is only pace."""
     code, kind = snake(error.code), snake(error.type)
     if code in TERMINAL:
-        return Named(Fate.QUOTA_EXHAUSTED, code)
+        return Named(OutcomeKind.QUOTA_EXHAUSTED, code)
     if code in PACE or status not in (None, 402, 403, 429):
         return None
     if not code and (kind in TERMINAL or _UNPAID.search(error.message)):
-        return Named(Fate.QUOTA_EXHAUSTED, kind if kind in TERMINAL else "insufficient_quota")
+        return Named(OutcomeKind.QUOTA_EXHAUSTED, kind if kind in TERMINAL else "insufficient_quota")
     # A code we do not know: those that wait for a human come without a Retry-After.
     if code and kind in TERMINAL and delay is None:
-        return Named(Fate.QUOTA_EXHAUSTED, code)
+        return Named(OutcomeKind.QUOTA_EXHAUSTED, code)
     return None
 
 
 def _too_large(status: int | None, error: ErrorBody, delay: float | None) -> Named | None:
     for pattern in _MAX_INPUTS:
         if match := pattern.search(error.message):
-            return Named(Fate.TOO_LARGE, "too_many_inputs", max_inputs=int(match[1]) or None)
+            return Named(OutcomeKind.TOO_LARGE, "too_many_inputs", max_inputs=int(match[1]) or None)
     if snake(error.code) == "max_tokens_per_request" or _TOO_LARGE.search(error.message):
         code = snake(error.code)
-        return Named(Fate.TOO_LARGE, "request_too_large" if code in PACE or not code else code)
+        return Named(OutcomeKind.TOO_LARGE, "request_too_large" if code in PACE or not code else code)
     return None
 
 
@@ -193,16 +193,16 @@ def _too_long(status: int | None, error: ErrorBody, delay: float | None) -> Name
     if status in (401, 403, 404, 429):
         return None
     if _codes(error) & TOO_LONG or snake(error.type) in TOO_LONG or _TOO_LONG.search(error.message):
-        return Named(Fate.INPUT_REFUSED, "input_too_long", index=input_index(error))
+        return Named(OutcomeKind.INPUT_REFUSED, "input_too_long", index=input_index(error))
     return None
 
 
 def _paced(status: int | None, error: ErrorBody, delay: float | None) -> Named | None:
     code = snake(error.code)
     if status in (None, 429, 503, 529) and _CAPACITY.search(error.message) and code not in PACE:
-        return Named(Fate.RATE_LIMITED, "capacity")
+        return Named(OutcomeKind.RATE_LIMITED, "capacity")
     if status in (None, 503) and code in ("slow_down", "rate_limit_exceeded"):
-        return Named(Fate.RATE_LIMITED, code)
+        return Named(OutcomeKind.RATE_LIMITED, code)
     return None
 
 
@@ -210,30 +210,30 @@ def _unfit(status: int | None, error: ErrorBody, delay: float | None) -> Named |
     """The model, or what was asked of it, does not exist here."""
     codes = _codes(error)
     if status not in (401, 429) and (codes & UNKNOWN_MODEL or (status != 500 and _NO_MODEL.search(error.message))):
-        return Named(Fate.NOT_FOUND, _own_code(error, "model_not_found"))
+        return Named(OutcomeKind.NOT_FOUND, _own_code(error, "model_not_found"))
     if codes & UNFIT or snake(error.type) in UNFIT:
-        return Named(Fate.REQUEST_REFUSED, _own_code(error, snake(error.type) or "not_supported"))
+        return Named(OutcomeKind.REQUEST_REFUSED, _own_code(error, snake(error.type) or "not_supported"))
     return None
 
 
 def _invalid(status: int, error: ErrorBody) -> Named:
     """A 400 or 422 is the input's fault, unless a parameter of the request is named."""
     root = re.split(r"[.\[]", error.param.removeprefix("$.").removeprefix("body."))[0].lower()
-    fate = Fate.INPUT_REFUSED if root in INPUTS else Fate.REQUEST_REFUSED
+    outcome_kind = OutcomeKind.INPUT_REFUSED if root in INPUTS else OutcomeKind.REQUEST_REFUSED
     if root in INPUTS and _ABOUT_PARAMETERS.search(error.message):
-        fate = Fate.REQUEST_REFUSED
-    index = input_index(error) if fate is Fate.INPUT_REFUSED else None
-    return Named(fate, _own_code(error, _BY_STATUS[status][1]), index=index)
+        outcome_kind = OutcomeKind.REQUEST_REFUSED
+    index = input_index(error) if outcome_kind is OutcomeKind.INPUT_REFUSED else None
+    return Named(outcome_kind, _own_code(error, _BY_STATUS[status][1]), index=index)
 
 
-def _by_class(status: int) -> tuple[Fate, str]:
+def _by_class(status: int) -> tuple[OutcomeKind, str]:
     if status >= 500:
-        return Fate.SERVER_ERROR, "server_error"
+        return OutcomeKind.SERVER_ERROR, "server_error"
     if 300 <= status < 400:
-        return Fate.REQUEST_REFUSED, "redirected"
+        return OutcomeKind.REQUEST_REFUSED, "redirected"
     if 400 <= status < 500:
-        return Fate.REQUEST_REFUSED, f"http_{status}"
-    return Fate.MALFORMED, "unexpected_status"
+        return OutcomeKind.REQUEST_REFUSED, f"http_{status}"
+    return OutcomeKind.MALFORMED, "unexpected_status"
 
 
 def input_index(error: ErrorBody) -> int | None:

@@ -12,7 +12,7 @@ from penstock.tasks.services.base import Completion, Delta, Refused, Response, S
 from penstock.tasks.services.wire import answers, chat, refusals
 from penstock.tasks.services.wire.errors import error_of
 from penstock.tasks.services.wire.sse import Event, SseDecoder
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 from penstock.workers.results.types import Choice, Usage
 
 END = "[DONE]"
@@ -24,7 +24,7 @@ _ONCE = frozenset({"role", "id", "type", "name"})
 def cut(what: str = "data: [DONE]") -> Refused:
     """The refusal of a stream that ended without its end mark: what came is no answer, however good it looks."""
     message = f"The stream ended before its end mark ({what}); what had come is incomplete."
-    return Refused(Outcome(Fate.NO_ANSWER, "stream_cut", message))
+    return Refused(Outcome(OutcomeKind.NO_ANSWER, "stream_cut", message))
 
 
 class Collector:
@@ -102,11 +102,11 @@ class ChatStream(StreamReader):
         chunk = _chunk(event)
         self._note(chunk)
         for choice in _choices(chunk):
-            for piece in _pieces(choice):
-                if _is_end(piece):
+            for part in _parts(choice):
+                if _is_end(part):
                     yield self._end()
                     return
-                yield self._delta(choice, piece, chunk)
+                yield self._delta(choice, part, chunk)
         if isinstance(chunk.get("usage"), Mapping):
             self._collector.usage = answers.usage(chunk)
             yield Delta(usage=self._collector.usage, model=self._collector.model, raw=chunk)
@@ -119,18 +119,18 @@ class ChatStream(StreamReader):
         self._collector.model = answers.text_of(chunk, "model") or self._collector.model
         self._collector.extra |= chat.extras({k: v for k, v in chunk.items() if k != "messages"}, ())
 
-    def _delta(self, choice: Mapping[str, Any], piece: Mapping[str, Any], chunk: Mapping[str, Any]) -> Delta:
+    def _delta(self, choice: Mapping[str, Any], part: Mapping[str, Any], chunk: Mapping[str, Any]) -> Delta:
         index = choice.get("index")
         reason = choice.get("finish_reason")
         delta = Delta(
-            text=chat.text_in(piece.get("content")),
+            text=chat.text_in(part.get("content")),
             index=index if isinstance(index, int) else 0,
             finish_reason=reason if isinstance(reason, str) else None,
             model=self._collector.model,
             raw=chunk,
         )
         rest = chat.extras({}, [choice]).get("choices")
-        self._collector.add(delta, piece, rest[0] if rest else None)
+        self._collector.add(delta, part, rest[0] if rest else None)
         return delta
 
 
@@ -139,10 +139,10 @@ def _chunk(event: Event) -> Mapping[str, Any]:
         chunk = orjson.loads(event.data)
     except orjson.JSONDecodeError as exc:
         raise Refused(
-            Outcome(Fate.MALFORMED, "not_json", "An event of the stream is no JSON, or is cut short.")
+            Outcome(OutcomeKind.MALFORMED, "not_json", "An event of the stream is no JSON, or is cut short.")
         ) from exc
     if not isinstance(chunk, Mapping):
-        raise Refused(Outcome(Fate.MALFORMED, "not_an_object", "An event of the stream is JSON, but no object."))
+        raise Refused(Outcome(OutcomeKind.MALFORMED, "not_an_object", "An event of the stream is JSON, but no object."))
     if chunk.get("error") or event.event == "error":
         raise Refused(failure(chunk))
     return chunk
@@ -163,7 +163,7 @@ def _choices(chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [chunk] if isinstance(chunk.get("messages"), list) else []
 
 
-def _pieces(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _parts(choice: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The parts of a message in a choice: its delta, its messages' deltas (without the tool's), or its text."""
     if isinstance(choice.get("messages"), list):
         deltas = [entry.get("delta") | _end_turn(entry) for entry in choice["messages"] if _has_delta(entry)]
@@ -183,12 +183,12 @@ def _end_turn(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {"end_turn": True} if entry.get("end_turn") else {}
 
 
-def _is_end(piece: Mapping[str, Any]) -> bool:
-    return piece.get("content") == END and bool(piece.get("end_turn"))
+def _is_end(part: Mapping[str, Any]) -> bool:
+    return part.get("content") == END and bool(part.get("end_turn"))
 
 
-def _merge(target: dict[str, Any], piece: Mapping[str, Any]) -> None:
-    for key, value in piece.items():
+def _merge(target: dict[str, Any], part: Mapping[str, Any]) -> None:
+    for key, value in part.items():
         if key in ("tool_calls",) and isinstance(value, list):
             _merge_calls(target.setdefault(key, {}), value)
         elif isinstance(value, Mapping):
@@ -199,13 +199,13 @@ def _merge(target: dict[str, Any], piece: Mapping[str, Any]) -> None:
             target[key] = value
 
 
-def _merge_calls(calls: dict[int, dict[str, Any]], pieces: list[Any]) -> None:
+def _merge_calls(calls: dict[int, dict[str, Any]], parts: list[Any]) -> None:
     """Tool calls come in pieces under their own index."""
-    for position, piece in enumerate(pieces):
-        if isinstance(piece, Mapping):
-            index = piece.get("index")
+    for position, part in enumerate(parts):
+        if isinstance(part, Mapping):
+            index = part.get("index")
             call = calls.setdefault(index if isinstance(index, int) else position, {})
-            _merge(call, {key: value for key, value in piece.items() if key != "index"})
+            _merge(call, {key: value for key, value in part.items() if key != "index"})
 
 
 def _finished(message: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.tasks.services.base import Refused
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 
 TYPES: dict[str, np.dtype[Any]] = {
     "float": np.dtype("<f4"),
@@ -28,7 +28,7 @@ TYPES: dict[str, np.dtype[Any]] = {
 
 def malformed(code: str, message: str) -> Refused:
     """The refusal of a 2xx answer that is not what was asked; it may have been billed."""
-    return Refused(Outcome(Fate.MALFORMED, code, message))
+    return Refused(Outcome(OutcomeKind.MALFORMED, code, message))
 
 
 def in_order(data: Any, count: int) -> list[Any]:

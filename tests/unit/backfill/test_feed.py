@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from penstock.tasks.backfill.plan import feed as feed_module
-from penstock.tasks.backfill.plan.batch import Batch, Piece, Plan, Position
+from penstock.tasks.backfill.plan.batch import Batch, OutputRow, Plan, Position
 from penstock.tasks.backfill.plan.feed import Feed
 from support.waiting import wait_until
 
 
 def plan(number: int, size: int = 10) -> Plan:
-    batch = Batch(number, f"t{number}", ["x"], [Piece(number, "i", 0, 0, 1)], [0], size, b"")
+    batch = Batch(number, f"t{number}", ["x"], [OutputRow(number, "i", 0, 0, 1)], [0], size, b"")
     return Plan(Position(number + 1), batch)
 
 
@@ -35,7 +35,7 @@ class Source:
 
 def drain(feed: Feed) -> list[Plan]:
     found: list[Plan] = []
-    while not feed.ended:
+    while not feed.finished:
         wait_until(lambda: not feed.starved(), "a plan is ready", 5, every=0.001)
         taken = feed.take()
         assert taken is not None

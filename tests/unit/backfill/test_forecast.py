@@ -11,16 +11,16 @@ import pytest
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.config.endpoints.services import Caps, TaskType
 from penstock.tasks.backfill.plan.forecast import forecast
-from penstock.tasks.backfill.plan.job import Job
+from penstock.tasks.backfill.plan.job import BackfillJob
 from penstock.tasks.backfill.sources import open_source
 
 ENDPOINT = Endpoint("docs", TaskType.TEXT_EMBEDDING, "openai", {}, caps=Caps(inputs=10), rate_limit=RateLimit(60))
 
 
-def job(folder: Path, texts: list[object], endpoint: Endpoint = ENDPOINT) -> Job:
+def job(folder: Path, texts: list[object], endpoint: Endpoint = ENDPOINT) -> BackfillJob:
     path = folder / "corpus.jsonl"
     path.write_bytes(b"\n".join(orjson.dumps({"id": str(n), "text": text}) for n, text in enumerate(texts)))
-    return Job(open_source(str(path), None, None), endpoint, folder / "out", chunked=False)
+    return BackfillJob(open_source(str(path), None, None), endpoint, folder / "out", chunked=False)
 
 
 def test_documents_duplicates_requests_and_minutes_are_counted(tmp_path: Path) -> None:

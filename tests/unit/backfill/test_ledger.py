@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from penstock.config.errors import ConfigurationError, JobError
-from penstock.tasks.backfill.ledger.folder import Folder, open_folder
-from penstock.tasks.backfill.ledger.ledger import Entry, Ledger, Owed, Shard, Tally, TextFailure
-from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, Echo, Piece, Plan, Position
+from penstock.tasks.backfill.ledger.folder import OutputFolder, open_folder
+from penstock.tasks.backfill.ledger.ledger import Ledger, Shard, ShardEntry, Tally, TextFailure, Unresolved
+from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, Duplicate, OutputRow, Plan, Position
 
 IDENTITY: dict[str, Any] = {
     "job": "corpus",
@@ -27,7 +27,7 @@ IDENTITY: dict[str, Any] = {
 
 
 def batch(number: int, texts: int = 2) -> Batch:
-    rows = [Piece(number * 10 + n, f"d{number}-{n}", 0, 0, 5) for n in range(texts)]
+    rows = [OutputRow(number * 10 + n, f"d{number}-{n}", 0, 0, 5) for n in range(texts)]
     return Batch(
         number, f"task-{number}", [f"t{n}" for n in range(texts)], rows, list(range(texts)), 9, b"d" * 16 * texts
     )
@@ -78,7 +78,7 @@ def test_plans_are_there_again_until_they_are_sealed(again: Callable[[], Ledger]
     assert (found.position, found.read_whole, found.next_batch()) == (Position(2, 0, 0), True, 2)
     assert found.tally == Tally(documents=4, chunks=4, failed=1)
     assert list(found.dead_letters()) == [letter]
-    found.seal(Shard(0, 4, 99), [Entry(0, [0, 1]), Entry(1, [2, 3])], tally=Tally(embedded=4, requests=2))
+    found.seal(Shard(0, 4, 99), [ShardEntry(0, [0, 1]), ShardEntry(1, [2, 3])], tally=Tally(embedded=4, requests=2))
     last = again()
     assert list(last.unfinished()) == []
     assert last.shards() == [Shard(0, 4, 99)]
@@ -87,23 +87,37 @@ def test_plans_are_there_again_until_they_are_sealed(again: Callable[[], Ledger]
 
 
 def test_an_echo_is_owed_the_row_of_its_text_or_shares_its_failure(ledger: Ledger) -> None:
-    pieces = [Piece(50 + n, f"e{n}", 0, 0, 5) for n in range(3)]
-    ledger.record([plan(0), plan(1, echoes=[Echo(0, 1, pieces[0]), Echo(0, 0, pieces[1]), Echo(1, 0, pieces[2])])])
-    assert ledger.owed(10) == []
+    output_rows = [OutputRow(50 + n, f"e{n}", 0, 0, 5) for n in range(3)]
+    ledger.record(
+        [
+            plan(0),
+            plan(
+                1,
+                duplicates=[
+                    Duplicate(0, 1, output_rows[0]),
+                    Duplicate(0, 0, output_rows[1]),
+                    Duplicate(1, 0, output_rows[2]),
+                ],
+            ),
+        ]
+    )
+    assert ledger.unresolved(10) == []
     why = TextFailure("content_filter", "no", 2)
-    ledger.seal(Shard(0, 1, 9), [Entry(0, [-1, 0], {0: why})], dead=[DeadLetter(0, 0, "d0-0", *why)])
-    assert ledger.owed(10) == [Owed(2, pieces[1], 0, -1, why), Owed(1, pieces[0], 0, 0, None)]
-    assert ledger.echoes_left() == 3
-    ledger.seal(Shard(1, 1, 9), echoes=[1], tally=Tally(embedded=1, duplicates_reused=1))
-    assert [each.key for each in ledger.owed(10)] == [2]
+    ledger.seal(Shard(0, 1, 9), [ShardEntry(0, [-1, 0], {0: why})], dead=[DeadLetter(0, 0, "d0-0", *why)])
+    assert ledger.unresolved(10) == [
+        Unresolved(2, output_rows[1], 0, -1, why),
+        Unresolved(1, output_rows[0], 0, 0, None),
+    ]
+    ledger.seal(Shard(1, 1, 9), duplicates=[1], tally=Tally(embedded=1, duplicates_reused=1))
+    assert [each.key for each in ledger.unresolved(10)] == [2]
 
 
 def test_a_batch_that_failed_whole_is_done_without_a_shard(ledger: Ledger) -> None:
-    ledger.record([plan(0, echoes=[Echo(0, 0, Piece(9, "e", 0, 0, 1))])])
+    ledger.record([plan(0, duplicates=[Duplicate(0, 0, OutputRow(9, "e", 0, 0, 1))])])
     why = TextFailure("server_error", "no", 8)
-    ledger.seal(None, [Entry(0, [-1, -1], {0: why, 1: why})])
+    ledger.seal(None, [ShardEntry(0, [-1, -1], {0: why, 1: why})])
     assert ledger.shards() == []
-    assert [each.failure for each in ledger.owed(5)] == [why]
+    assert [each.failure for each in ledger.unresolved(5)] == [why]
 
 
 def test_the_latest_digests_come_back_oldest_first(ledger: Ledger) -> None:
@@ -212,7 +226,7 @@ def test_dead_letters_and_report_are_written_whole(tmp_path: Path) -> None:
     assert not list((tmp_path / ".penstock").glob("*.part"))
 
 
-def check_dead_letters(folder: Folder) -> None:
+def check_dead_letters(folder: OutputFolder) -> None:
     lines = [orjson.loads(line) for line in (folder.path / "failed.jsonl").read_bytes().splitlines()]
     assert lines == [
         {"id": None, "chunk": None, "code": "invalid_json", "message": "line 1", "attempts": 0},

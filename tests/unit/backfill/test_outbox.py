@@ -14,9 +14,9 @@ from penstock.tasks.backfill.dispatch import outbox as outbox_module
 from penstock.tasks.backfill.dispatch.outbox import Outbox
 from penstock.tasks.backfill.dispatch.publisher import NotSent
 from penstock.tasks.backfill.dispatch.settle import Meaning
-from penstock.tasks.backfill.dispatch.window import LEAST, MOST, MOST_BYTES, Window
+from penstock.tasks.backfill.dispatch.window import LEAST, MOST, MOST_BYTES, SendWindow
 from penstock.tasks.backfill.ledger.ledger import Tally
-from penstock.tasks.backfill.plan.batch import Batch, Piece
+from penstock.tasks.backfill.plan.batch import Batch, OutputRow
 from penstock.workers.results.types import EmbedResult
 
 VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -24,16 +24,16 @@ VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 def batch(number: int = 0, which: Sequence[int] = (0, 1, 2)) -> Batch:
     texts = ["a", "b", "c"]
-    pieces = [Piece(row, f"id{row}", 0, 0, 1) for row in range(len(which))]
-    return Batch(number, f"task{number}", texts, pieces, list(which), 3, b"")
+    output_rows = [OutputRow(row, f"id{row}", 0, 0, 1) for row in range(len(which))]
+    return Batch(number, f"task{number}", texts, output_rows, list(which), 3, b"")
 
 
 def test_the_window_is_bounded_by_count_and_by_bytes() -> None:
-    window = Window(batches=10, dimensions=1536)
+    window = SendWindow(batches=10, dimensions=1536)
     while window.has_room():
         window.sent(256, 20_000)
     assert window.outstanding == 10
-    window = Window(batches=1000, dimensions=3072)
+    window = SendWindow(batches=1000, dimensions=3072)
     while window.has_room():
         window.sent(2048, 1_000_000)
     assert (window.outstanding - 1) * (2048 * 3072 * 4 + 1_000_000) < MOST_BYTES
@@ -43,7 +43,7 @@ def test_the_window_is_bounded_by_count_and_by_bytes() -> None:
 
 
 def test_the_window_grows_only_while_workers_run_dry() -> None:
-    window = Window(batches=8)
+    window = SendWindow(batches=8)
     for _ in range(8):
         window.sent(1, 1)
     window.look(waiting=3)

@@ -13,7 +13,7 @@ from penstock.config.endpoints.services import Caps
 from penstock.tasks.backfill.plan.batch import Batch, Plan, Position, name_task, unpack
 from penstock.tasks.backfill.plan.planner import Chunked, Planner
 from penstock.tasks.backfill.plan.seen import Seen, digest
-from penstock.tasks.backfill.sources import Bad, Document
+from penstock.tasks.backfill.sources import Document, InvalidRow
 
 JOB = UUID(int=7)
 START = Position()
@@ -31,7 +31,7 @@ def chunked(corpus: Sequence[str | None], width: int, skip: int = 0) -> Iterator
     for ordinal, text in enumerate(corpus):
         if ordinal >= skip:
             if text is None:
-                yield Bad(ordinal, None, "invalid_json", f"line {ordinal}", ordinal + 100), ()
+                yield InvalidRow(ordinal, None, "invalid_json", f"line {ordinal}", ordinal + 100), ()
             else:
                 yield Document(ordinal, f"id-{ordinal}", text, ordinal + 100), spans(text, width)
 
@@ -45,8 +45,8 @@ def outputs(plans: Sequence[Plan]) -> list[tuple[int, int | None]]:
     """Where each row and chunk went, as (ordinal, chunk); of dead rows the chunk is None."""
     found: list[tuple[int, int | None]] = []
     for each in plans:
-        found += [(piece.ordinal, piece.chunk) for piece in each.batch.pieces] if each.batch else []
-        found += [(echo.piece.ordinal, echo.piece.chunk) for echo in each.echoes]
+        found += [(output_row.ordinal, output_row.chunk) for output_row in each.batch.output_rows] if each.batch else []
+        found += [(duplicate.output_row.ordinal, duplicate.output_row.chunk) for duplicate in each.duplicates]
         found += [(letter.ordinal, letter.chunk) for letter in each.dead]
     return sorted(found, key=str)
 
@@ -95,10 +95,10 @@ def test_batches_keep_to_the_caps_and_pieces_have_their_own_text(corpus: list[st
         assert len(set(batch.texts)) == len(batch.texts)
         assert batch.size == sum(map(len, batch.texts))
         assert batch.size / 4 <= CAPS.request_tokens or len(batch.texts) == 1  # type: ignore[operator]
-        for piece, index in zip(batch.pieces, batch.which, strict=True):
-            text = corpus[piece.ordinal]
+        for output_row, index in zip(batch.output_rows, batch.which, strict=True):
+            text = corpus[output_row.ordinal]
             assert text is not None
-            assert text[piece.start : piece.end] == batch.texts[index]
+            assert text[output_row.start : output_row.end] == batch.texts[index]
 
 
 @settings(max_examples=200, deadline=None)
@@ -108,10 +108,13 @@ def test_an_echo_points_at_the_same_text_in_an_earlier_batch(corpus: list[str | 
     for each in plan(corpus, width):
         if each.batch:
             batches[each.batch.number] = each.batch
-        for echo in each.echoes:
-            text = corpus[echo.piece.ordinal]
+        for duplicate in each.duplicates:
+            text = corpus[duplicate.output_row.ordinal]
             assert text is not None
-            assert text[echo.piece.start : echo.piece.end] == batches[echo.batch].texts[echo.text]
+            assert (
+                text[duplicate.output_row.start : duplicate.output_row.end]
+                == batches[duplicate.batch].texts[duplicate.text]
+            )
 
 
 def test_a_text_far_over_the_cap_is_a_dead_letter_and_one_near_it_goes_alone() -> None:

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from penstock.config.errors import EndpointNotFound, InferenceFailed, LaneParked
 from penstock.tasks.backfill.dispatch.settle import Meaning, meaning, settle
 from penstock.tasks.backfill.ledger.ledger import Tally, TextFailure
-from penstock.tasks.backfill.plan.batch import Batch, Piece
+from penstock.tasks.backfill.plan.batch import Batch, OutputRow
 from penstock.workers.results.types import Effort, EmbedResult, Failure, Usage
 
 VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -21,8 +21,8 @@ VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 def batch(number: int = 0, which: Sequence[int] = (0, 1, 2)) -> Batch:
     texts = ["a", "b", "c"]
-    pieces = [Piece(row, f"id{row}", 0, 0, 1) for row in range(len(which))]
-    return Batch(number, f"task{number}", texts, pieces, list(which), 3, b"")
+    output_rows = [OutputRow(row, f"id{row}", 0, 0, 1) for row in range(len(which))]
+    return Batch(number, f"task{number}", texts, output_rows, list(which), 3, b"")
 
 
 def test_a_full_answer_gives_each_row_its_texts_vector() -> None:
@@ -44,7 +44,7 @@ def test_rows_of_equal_texts_share_a_vector() -> None:
 def test_a_text_that_failed_costs_its_own_rows_only() -> None:
     result = EmbedResult(VECTORS, failures=(Failure(1, "content_filter", "no", 2),))
     found = settle(batch(which=[0, 1, 1, 2]), result, None)
-    assert [piece.id for piece in found.pieces] == ["id0", "id3"]
+    assert [output_row.id for output_row in found.output_rows] == ["id0", "id3"]
     assert found.vectors.tolist() == VECTORS[[0, 2]].tolist()
     assert list(found.rows) == [0, -1, 1]
     assert [(letter.id, letter.code, letter.attempts) for letter in found.dead] == [
@@ -69,7 +69,7 @@ def test_a_call_that_failed_whole_gives_each_row_a_dead_letter(answer: Any, code
     found = settle(batch(), answer, 4)
     assert [(letter.code, letter.attempts) for letter in found.dead] == [(code, attempts)] * 3
     assert all(letter.message for letter in found.dead)
-    assert (list(found.pieces), list(found.rows)) == ([], [-1, -1, -1])
+    assert (list(found.output_rows), list(found.rows)) == ([], [-1, -1, -1])
 
 
 def test_an_answer_in_which_nothing_succeeded_has_no_dimensions() -> None:

@@ -7,12 +7,12 @@ from collections import Counter, deque
 import pytest
 
 from penstock.config.endpoints.endpoint import RateLimit
-from penstock.tasks.backfill.dispatch.window import Window, window_of
+from penstock.tasks.backfill.dispatch.window import SendWindow, window_of
 
 LIMIT = RateLimit(tokens_per_minute=120_000)
 
 
-def served(windows: dict[str, Window], sizes: dict[str, int], rounds: int) -> Counter[str]:
+def served(windows: dict[str, SendWindow], sizes: dict[str, int], rounds: int) -> Counter[str]:
     """Fill the windows, serve one message at a time in order, and count each job's bytes."""
     queue: deque[str] = deque()
     bytes_served: Counter[str] = Counter()

@@ -11,13 +11,13 @@ import pytest
 
 from penstock.config.errors import JobError
 from penstock.tasks.backfill.ledger.ledger import Shard
-from penstock.tasks.backfill.plan.batch import Piece
+from penstock.tasks.backfill.plan.batch import OutputRow
 from penstock.tasks.backfill.targets import parquet as sink_module
 from penstock.tasks.backfill.targets.parquet import Sink, clean, publish, read_vectors, schema
 
 
-def pieces(count: int, first: int = 0) -> list[Piece]:
-    return [Piece(n, f"id-{n}", n % 3, n, n + 5) for n in range(first, first + count)]
+def output_rows(count: int, first: int = 0) -> list[OutputRow]:
+    return [OutputRow(n, f"id-{n}", n % 3, n, n + 5) for n in range(first, first + count)]
 
 
 def vectors(count: int, dimensions: int = 4, seed: int = 1) -> np.ndarray:
@@ -51,8 +51,8 @@ def test_a_shard_appears_when_published_and_holds_its_rows_bit_for_bit(
     monkeypatch.setattr(sink_module, "GROUP_BYTES", 2000)
     sink = Sink(tmp_path, scratch, 3, 4, with_text)
     first, second = vectors(50), vectors(30, seed=2)
-    assert sink.add(pieces(50), [f"t{n}" for n in range(50)], first) == 0
-    assert sink.add(pieces(30, 50), [f"t{n}" for n in range(50, 80)], second) == 50
+    assert sink.add(output_rows(50), [f"t{n}" for n in range(50)], first) == 0
+    assert sink.add(output_rows(30, 50), [f"t{n}" for n in range(50, 80)], second) == 50
     shard = sink.close()
     assert list(tmp_path.glob("*.parquet")) == []
     publish(tmp_path, scratch, shard)
@@ -73,9 +73,9 @@ def test_a_shard_appears_when_published_and_holds_its_rows_bit_for_bit(
 def test_a_shard_is_full_by_rows_or_by_bytes(tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink_module, "SHARD_ROWS", 60)
     sink = Sink(tmp_path, scratch, 0, 4, False)
-    sink.add(pieces(50), [], vectors(50))
+    sink.add(output_rows(50), [], vectors(50))
     assert not sink.full
-    sink.add(pieces(10), [], vectors(10))
+    sink.add(output_rows(10), [], vectors(10))
     assert sink.full
     monkeypatch.setattr(sink_module, "SHARD_ROWS", 1 << 16)
     monkeypatch.setattr(sink_module, "SHARD_BYTES", 1000)
@@ -100,7 +100,7 @@ def test_shards_that_the_ledger_does_not_know_are_cleaned_away(tmp_path: Path, s
 def test_a_discarded_shard_leaves_nothing(tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink_module, "GROUP_BYTES", 1)
     sink = Sink(tmp_path, scratch, 0, 4, False)
-    sink.add(pieces(5), [], vectors(5))
+    sink.add(output_rows(5), [], vectors(5))
     sink.discard()
     assert list(scratch.iterdir()) == []
 
@@ -109,7 +109,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, scratch: Path) -> None:
     import resource
 
     sink = Sink(tmp_path, scratch, 0, 256, False)
-    sink.add(pieces(2000), [], vectors(2000, 256))
+    sink.add(output_rows(2000), [], vectors(2000, 256))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
     try:

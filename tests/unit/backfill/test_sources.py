@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.config.errors import InputInvalid
-from penstock.tasks.backfill.sources import Bad, Document, open_source
+from penstock.tasks.backfill.sources import Document, InvalidRow, open_source
 from penstock.tasks.backfill.sources import lines as lines_module
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40).filter(lambda text: text.strip())
@@ -35,7 +35,7 @@ def pairs(found: list[Any]) -> list[tuple[str, str]]:
 
 
 def codes(found: list[Any]) -> list[str]:
-    return [row.code for row in found if isinstance(row, Bad)]
+    return [row.code for row in found if isinstance(row, InvalidRow)]
 
 
 def write_lines(path: Path, *lines: bytes | dict[str, Any]) -> Path:
@@ -302,14 +302,17 @@ def test_a_corrupt_row_group_costs_its_own_rows_only(tmp_path: Path) -> None:
     found = rows(path)
     assert [row.ordinal for row in found] == list(range(40))
     assert codes(found) == ["corrupt_row"] * 10
-    assert [row.ordinal for row in found if isinstance(row, Bad)] == list(range(10, 20))
+    assert [row.ordinal for row in found if isinstance(row, InvalidRow)] == list(range(10, 20))
 
 
 def test_a_text_file_has_a_document_a_line_and_an_empty_line_is_an_empty_document(tmp_path: Path) -> None:
     (tmp_path / "c.txt").write_bytes(b"one\n\ncaf\xe9\nlast without an end")
     found = rows(tmp_path / "c.txt")
     assert pairs(found) == [("1", "one"), ("4", "last without an end")]
-    assert [(row.id, row.code) for row in found if isinstance(row, Bad)] == [("2", "empty_text"), ("3", "invalid_utf8")]
+    assert [(row.id, row.code) for row in found if isinstance(row, InvalidRow)] == [
+        ("2", "empty_text"),
+        ("3", "invalid_utf8"),
+    ]
     with pytest.raises(InputInvalid, match="no fields to name"):
         rows(tmp_path / "c.txt", text_field="text")
 
@@ -330,7 +333,7 @@ def test_a_folder_gives_its_text_files_in_sorted_order_with_their_paths_as_ids(t
     (tmp_path / "loop").symlink_to(tmp_path)
     found = rows(tmp_path)
     assert pairs(found) == [("a/y/deep.markdown", "deep"), ("a/z.txt", "zeta"), ("b.md", "beta"), ("c.TXT", "sea")]
-    assert [(row.id, row.code) for row in found if isinstance(row, Bad)] == [
+    assert [(row.id, row.code) for row in found if isinstance(row, InvalidRow)] == [
         ("d.txt", "invalid_utf8"),
         ("e.txt", "empty_text"),
     ]

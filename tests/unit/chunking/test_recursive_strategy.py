@@ -19,7 +19,7 @@ TEN = "These ten words are one sentence of the test text. "
 PLAIN, MARKDOWN = SEPARATOR_GROUPS["plaintext"], SEPARATOR_GROUPS["markdown"]
 
 
-def pieces(text: str, size: int, separators: list[str] | tuple[str, ...]) -> list[str]:
+def parts(text: str, size: int, separators: list[str] | tuple[str, ...]) -> list[str]:
     chunks = recursive_chunks(text, size, separators)
     assert "".join(text[start:end] for start, end in chunks) == text
     return [text[start:end] for start, end in chunks]
@@ -31,46 +31,46 @@ def test_a_text_that_fits_is_one_chunk(text: str) -> None:
 
 
 def test_the_separator_leads_the_chunk_that_follows() -> None:
-    assert pieces(TEN + "\n" + TEN, 10, ["\n"]) == [TEN, "\n" + TEN]
+    assert parts(TEN + "\n" + TEN, 10, ["\n"]) == [TEN, "\n" + TEN]
 
 
 def test_neighbours_that_fit_together_are_merged() -> None:
-    assert pieces(TEN + "#" + TEN + "#" + TEN, 20, ["#"]) == [TEN + "#" + TEN, "#" + TEN]
+    assert parts(TEN + "#" + TEN + "#" + TEN, 20, ["#"]) == [TEN + "#" + TEN, "#" + TEN]
 
 
 def test_what_is_too_long_goes_on_with_the_next_separator() -> None:
     text = TEN + "\t" + TEN + "\n" + TEN + "\t" + TEN
-    assert pieces(text, 15, ["\n", "\t"]) == [TEN, "\t" + TEN, "\n" + TEN, "\t" + TEN]
-    assert pieces(text, 25, ["\n", "\t"]) == [TEN + "\t" + TEN, "\n" + TEN + "\t" + TEN]
+    assert parts(text, 15, ["\n", "\t"]) == [TEN, "\t" + TEN, "\n" + TEN, "\t" + TEN]
+    assert parts(text, 25, ["\n", "\t"]) == [TEN + "\t" + TEN, "\n" + TEN + "\t" + TEN]
 
 
 def test_no_further_separator_is_tried_on_what_fits() -> None:
     text = TEN + "\t" + TEN + "\n" + TEN + "\f" + TEN + "\t" + TEN
     expected = [TEN + "\t" + TEN, "\n" + TEN + "\f" + TEN, "\t" + TEN]
-    assert pieces(text, 25, ["\n", "\t", "\f"]) == expected
+    assert parts(text, 25, ["\n", "\t", "\f"]) == expected
 
 
 def test_after_the_last_separator_sentences_are_the_pieces_without_overlap() -> None:
-    assert pieces(TEN + TEN + "\n" + TEN + TEN, 10, ["\n", "\f"]) == [TEN, TEN, "\n" + TEN, TEN]
-    assert pieces(TEN + TEN, 10, [f"absent{n}" for n in range(50)]) == [TEN, TEN]
+    assert parts(TEN + TEN + "\n" + TEN + TEN, 10, ["\n", "\f"]) == [TEN, TEN, "\n" + TEN, TEN]
+    assert parts(TEN + TEN, 10, [f"absent{n}" for n in range(50)]) == [TEN, TEN]
 
 
 def test_chunks_stay_in_the_order_of_the_text_whatever_depth_they_come_from() -> None:
     separators = [*(f"absent{n}" for n in range(10)), "\n", *(f"missing{n}" for n in range(10)), "\t", "never"]
-    assert pieces(TEN + "\t" + TEN + "\n" + TEN, 10, separators) == [TEN, "\t" + TEN, "\n" + TEN]
+    assert parts(TEN + "\t" + TEN + "\n" + TEN, 10, separators) == [TEN, "\t" + TEN, "\n" + TEN]
 
 
 def test_single_line_feeds_and_paragraphs_are_told_apart() -> None:
     separators = [r"(?<!\n)\n(?!\n)", r"(?<!\n)\n\n(?!\n)"]
     text = TEN + "\n" + TEN + "\n" + TEN + "\n\n" + TEN
-    assert pieces(text, 10, separators) == [TEN, "\n" + TEN, "\n" + TEN, "\n\n" + TEN]
+    assert parts(text, 10, separators) == [TEN, "\n" + TEN, "\n" + TEN, "\n\n" + TEN]
 
 
 def test_the_plaintext_group_cuts_at_paragraphs_first_and_then_at_lines() -> None:
     text = TEN + "\n" + TEN + "\n\n" + TEN + "\n\n\n" + TEN
-    assert pieces(text, 20, PLAIN) == [TEN + "\n" + TEN, "\n\n" + TEN + "\n\n\n" + TEN]
+    assert parts(text, 20, PLAIN) == [TEN + "\n" + TEN, "\n\n" + TEN + "\n\n\n" + TEN]
     # Three line feeds are neither a paragraph nor a line to it, so sentences part them.
-    assert pieces(text, 10, PLAIN) == [TEN, "\n" + TEN, "\n\n" + TEN + "\n\n\n", TEN]
+    assert parts(text, 10, PLAIN) == [TEN, "\n" + TEN, "\n\n" + TEN + "\n\n\n", TEN]
 
 
 HEADINGS = [*("#" * level + " Heading\n" for level in range(1, 7)), "Heading\n-\n", "Heading\n===\n"]
@@ -80,7 +80,7 @@ HEADINGS = [*("#" * level + " Heading\n" for level in range(1, 7)), "Heading\n-\
 def test_the_markdown_group_cuts_before_each_kind_of_heading(seed: int) -> None:
     choose = random.Random(seed)
     sections = [choose.choice(HEADINGS) + TEN, *("\n" + choose.choice(HEADINGS) + TEN for _ in range(20))]
-    assert pieces("".join(sections), 15, MARKDOWN) == sections
+    assert parts("".join(sections), 15, MARKDOWN) == sections
 
 
 def test_an_empty_match_moves_on_by_one_character_as_in_java() -> None:
@@ -92,13 +92,13 @@ def test_an_empty_match_moves_on_by_one_character_as_in_java() -> None:
 
 
 def test_lines_begin_and_end_as_in_java() -> None:
-    assert pieces("a b\r\nc d\u2028e f", 2, ["^"]) == ["a b\r\n", "c d\u2028", "e f"]
-    assert pieces("a b\r\nc d\u2028e f", 2, ["$"]) == ["a b", "\r\nc d", "\u2028e f"]
+    assert parts("a b\r\nc d\u2028e f", 2, ["^"]) == ["a b\r\n", "c d\u2028", "e f"]
+    assert parts("a b\r\nc d\u2028e f", 2, ["$"]) == ["a b", "\r\nc d", "\u2028e f"]
 
 
 def test_a_piece_is_matched_as_if_it_stood_alone() -> None:
     # Java's region has opaque bounds: the second separator, looking behind, does not see the text before the piece.
-    assert pieces("a b c#d e f", 2, ["#", r"(?<=c)#d|e"]) == ["a b", " c", "#d ", "e f"]
+    assert parts("a b c#d e f", 2, ["#", r"(?<=c)#d|e"]) == ["a b", " c", "#d ", "e f"]
 
 
 @pytest.mark.parametrize("separator", ["(", "[a&&b]", r"\p{IsHan}", "(?<=a|bc)x", "a{", r"\G"])
@@ -140,5 +140,5 @@ def test_many_pieces_of_a_long_text_meet_without_a_seam() -> None:
 
 def test_a_word_one_mark_before_a_separator_counts_for_the_piece_it_leads() -> None:
     # "a" ends one boundary before the separator, so the last piece counts as three words, and does not join the second.
-    assert pieces("p q r. \n\na.\n\nb c", 3, PLAIN) == ["p q r. ", "\n\na.", "\n\nb c"]
-    assert pieces("p q r. \n\na. \n\nb c", 3, PLAIN) == ["p q r. ", "\n\na. \n\nb c"]
+    assert parts("p q r. \n\na.\n\nb c", 3, PLAIN) == ["p q r. ", "\n\na.", "\n\nb c"]
+    assert parts("p q r. \n\na. \n\nb c", 3, PLAIN) == ["p q r. ", "\n\na. \n\nb c"]

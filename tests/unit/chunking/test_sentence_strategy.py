@@ -28,7 +28,7 @@ def text_of(*sizes: int) -> str:
 FIGURES = text_of(16, 42, 60, 15)
 
 
-def pieces(text: str, size: int, overlap: int) -> list[str]:
+def parts(text: str, size: int, overlap: int) -> list[str]:
     return [text[start:end] for start, end in sentence_chunks(text, size, overlap)]
 
 
@@ -43,7 +43,7 @@ def test_elasticsearchs_figures_with_overlap(size: int, chunks: int) -> None:
 
 
 def test_whole_sentences_are_kept_where_they_fit() -> None:
-    for chunk in pieces(FIGURES, 100, 0):
+    for chunk in parts(FIGURES, 100, 0):
         assert chunk.startswith("Start")
         assert chunk.rstrip().endswith(".")
 
@@ -57,19 +57,19 @@ def test_a_text_of_one_word_or_none_is_one_chunk(text: str, overlap: int, size: 
 
 def test_a_chunk_begins_with_the_whole_sentence_before_where_both_fit() -> None:
     one, two, three, four = (sentence(20, name) for name in ("One", "Two", "Three", "Four"))
-    assert pieces(one + two + three + four, 40, 1) == [one + two, two + three, three + four]
+    assert parts(one + two + three + four, 40, 1) == [one + two, two + three, three + four]
 
 
 def test_a_sentence_too_long_to_repeat_gives_its_last_twenty_words() -> None:
     text = sentence(60, "One") + sentence(60, "Two")
-    first, second = pieces(text, 100, 1)
+    first, second = parts(text, 100, 1)
     assert first == sentence(60, "One")
     assert second == " ".join(str(n) for n in range(40, 60)) + ". " + sentence(60, "Two")
 
 
 def test_a_small_chunk_gives_half_of_its_size_as_overlap() -> None:
     # 6 + 6 words do not fit, so the last 10 // 2 come along; 5 + 6 do not either: split, sharing (10 - 1) // 2.
-    assert pieces(sentence(6, "One") + sentence(6, "Two"), 10, 1) == [
+    assert parts(sentence(6, "One") + sentence(6, "Two"), 10, 1) == [
         sentence(6, "One"),
         "1 2 3 4 5. Two 1 2 3 4",
         " 1 2 3 4 5. ",
@@ -79,7 +79,7 @@ def test_a_small_chunk_gives_half_of_its_size_as_overlap() -> None:
 def test_a_short_sentence_before_comes_whole_with_the_white_space_before_it() -> None:
     # "Two" has 3 words, at most min(20 // 2, 20): none is skipped, and skipping none stands one boundary before it.
     text = sentence(18, "One") + sentence(3, "Two") + sentence(18, "Three")
-    first, second, third, fourth = pieces(text, 20, 1)
+    first, second, third, fourth = parts(text, 20, 1)
     assert first == sentence(18, "One")
     assert second == "8 9 10 11 12 13 14 15 16 17. Two 1 2. "
     assert third == " Two 1 2. Three " + " ".join(str(n) for n in range(1, 17))
@@ -87,7 +87,7 @@ def test_a_short_sentence_before_comes_whole_with_the_white_space_before_it() ->
 
 
 def test_a_sentence_over_the_size_is_split_between_words_with_overlap_even_when_none_is_asked() -> None:
-    chunks = pieces(sentence(25, "One"), 10, 0)
+    chunks = parts(sentence(25, "One"), 10, 0)
     assert chunks == [
         "One 1 2 3 4 5 6 7 8 9",
         " 6 7 8 9 10 11 12 13 14 15",
@@ -97,7 +97,7 @@ def test_a_sentence_over_the_size_is_split_between_words_with_overlap_even_when_
 
 
 def test_the_last_piece_of_a_split_sentence_takes_the_sentences_that_follow() -> None:
-    assert pieces(sentence(12, "One") + "Short one. " + "More of these that fit. ", 10, 0) == [
+    assert parts(sentence(12, "One") + "Short one. " + "More of these that fit. ", 10, 0) == [
         "One 1 2 3 4 5 6 7 8 9",
         " 6 7 8 9 10 11. Short one. ",
         "More of these that fit. ",
@@ -105,7 +105,7 @@ def test_the_last_piece_of_a_split_sentence_takes_the_sentences_that_follow() ->
 
 
 def test_long_between_short_sentences_with_overlap() -> None:
-    chunks = pieces(text_of(15, 30, 20, 5), 40, 1)
+    chunks = parts(text_of(15, 30, 20, 5), 40, 1)
     assert [chunk.split()[0] for chunk in chunks] == ["Start0", "Start0", "6", "10", "Start2"]
     assert chunks[0] == sentence(15, "Start0")
     assert chunks[1].endswith(" 24")
@@ -116,14 +116,14 @@ def test_long_between_short_sentences_with_overlap() -> None:
 
 def test_without_white_space_between_sentences_a_word_counts_twice() -> None:
     # 変更 and 次 are two words, but counted for the second sentence are both: 1 + 2 > 2.
-    assert pieces("変更。次。", 2, 0) == ["変更。", "次。"]
-    assert pieces("変更。 次。", 2, 0) == ["変更。 次。"]
-    assert pieces("Title\nText.", 2, 0) == ["Title\n", "Text."]
+    assert parts("変更。次。", 2, 0) == ["変更。", "次。"]
+    assert parts("変更。 次。", 2, 0) == ["変更。 次。"]
+    assert parts("Title\nText.", 2, 0) == ["Title\n", "Text."]
 
 
 def test_a_sentence_boundary_inside_a_word_is_a_boundary_still() -> None:
     # To the word rules א.ב is one word; to the sentence rules א. is a sentence, in which no word ends.
-    assert pieces("א.ב ג.ד ה.ו", 1, 0) == ["א.ב ג.", "ד ה.", "ו"]
+    assert parts("א.ב ג.ד ה.ו", 1, 0) == ["א.ב ג.", "ד ה.", "ו"]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,8 @@ def test_chunks_of_prose_cover_it_and_hold_no_more_words_than_allowed(text: str,
     assert chunks[-1][1] == len(text)
     for (before, end), (start, after) in pairwise(chunks):
         assert before <= start <= end <= after
-    # ICU may end a sentence inside a word ("mail.U.S.A." and a cedilla), which then counts, as in Elasticsearch, for neither side.
+    # ICU may end a sentence inside a word ("mail.U.S.A." and a cedilla); that word then counts for neither side,
+    # as in Elasticsearch.
     whole = word_boundaries(text)
     assert all(count_words(text[start:end]) <= size for start, end in chunks if {start, end} <= whole)
 

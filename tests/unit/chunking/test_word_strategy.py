@@ -16,7 +16,7 @@ from support import slow_chunkers
 from support.texts import any_text
 
 
-def pieces(text: str, size: int, overlap: int) -> list[str]:
+def parts(text: str, size: int, overlap: int) -> list[str]:
     return [text[start:end] for start, end in word_chunks(text, size, overlap)]
 
 
@@ -45,7 +45,7 @@ def numbers(count: int) -> str:
 def test_a_chunk_ends_with_a_word_and_what_follows_belongs_to_the_next(
     text: str, size: int, expected: list[str]
 ) -> None:
-    assert pieces(text, size, 0) == expected
+    assert parts(text, size, 0) == expected
 
 
 @pytest.mark.parametrize("text", ["", " ", "  \n "])
@@ -81,7 +81,7 @@ def test_windows_hold_their_words_and_the_white_space_before(words: int, size: i
         if end == words:
             break
         start += size - overlap
-    assert pieces(numbers(words).rstrip(), size, overlap) == expected
+    assert parts(numbers(words).rstrip(), size, overlap) == expected
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from penstock.cli import output
-from penstock.cli.main import COMMANDS, Entry, load, main
+from penstock.cli.main import COMMANDS, CommandEntry, load, main
 from penstock.config.errors import BrokerUnavailable, ConfigurationError, EndpointInvalid, InferenceFailed
 
 
@@ -52,11 +52,11 @@ def test_a_command_that_cannot_be_imported_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigurationError, match="`penstock x` is not part of this installation"):
-        load("x", Entry("penstock.cli.no_such_command", "", ()))
+        load("x", CommandEntry("penstock.cli.no_such_command", "", ()))
     (tmp_path / "needs_missing.py").write_text("import penstock_missing_dependency")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigurationError, match="needs the Python package 'penstock_missing_dependency'"):
-        load("x", Entry("needs_missing", "", ()))
+        load("x", CommandEntry("needs_missing", "", ()))
 
 
 def test_every_command_that_is_there_has_help_with_examples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from penstock.config.endpoints.secrets import FILE, SealedSecrets, SecretBox, file_key
+from penstock.config.endpoints.secrets import FILE, EncryptedSecrets, SecretBox, file_key
 from penstock.config.errors import ConfigurationError
 from penstock.config.settings import Settings
 
@@ -124,7 +124,7 @@ def test_a_home_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_sealed_secrets_open_when_they_are_read_and_never_show(tmp_path: Path) -> None:
     token = box(tmp_path).seal(VALUES, "docs")
-    secrets = SealedSecrets(box(tmp_path), token, "docs", "endpoint [docs]")
+    secrets = EncryptedSecrets(box(tmp_path), token, "docs", "endpoint [docs]")
     assert dict(secrets) == VALUES
     assert len(secrets) == 1
     assert "hush" not in repr(secrets)

@@ -13,10 +13,10 @@ import redis
 
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.config.endpoints.services import TaskType
-from penstock.workers.lanes.fair_queue import Ticket
+from penstock.workers.lanes.fair_queue import Permit
 from penstock.workers.lanes.lane import Lane, LaneClosed
-from penstock.workers.lanes.limiter import PACE, Settlement, Slot
-from penstock.workers.lanes.outcome import Fate, Limits, Outcome
+from penstock.workers.lanes.limiter import PACE, Slot, UsageReport
+from penstock.workers.lanes.outcome import HeaderLimits, Outcome, OutcomeKind
 
 OPEN = Slot(True, False, 0.0, 0, "", "", 0.0)
 
@@ -32,26 +32,26 @@ class Scripted:
         self.answers: list[Slot | Exception] = list(answers) or [OPEN]
         self.state = OPEN
         self.reserved: list[tuple[float, bool]] = []
-        self.settled: list[Settlement] = []
-        self.said: list[tuple[float, ...]] = []
+        self.reports: list[UsageReport] = []
+        self.header_limits: list[tuple[float, ...]] = []
         self.told: list[tuple[Any, ...]] = []
 
     async def reserve(
-        self, quota: str, limit: RateLimit, tokens: float, *, bulk: bool = False, settled: Settlement, **_: Any
+        self, quota: str, limit: RateLimit, tokens: float, *, bulk: bool = False, report: UsageReport, **_: Any
     ) -> Slot:
         await asyncio.sleep(0)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
-        self.settled.append(settled)
+        self.reports.append(report)
         if answer.granted:
             self.reserved.append((tokens, bulk))
         return answer
 
-    async def report(self, quota: str, settled: Settlement, *said: float) -> Slot:
-        self.settled.append(settled)
-        if said:
-            self.said.append(said)
+    async def report(self, quota: str, report: UsageReport, *limits: float) -> Slot:
+        self.reports.append(report)
+        if limits:
+            self.header_limits.append(limits)
         return self.state
 
     async def refuse(self, *args: Any, **kwargs: Any) -> bool:
@@ -138,7 +138,7 @@ async def test_a_closed_lane_tells_all_who_wait_at_once(answer: Slot, state: str
 
 async def test_a_short_cool_down_is_waited_for() -> None:
     made, _ = lane(shut("", cool_s=0.05, wait_s=0.05), OPEN)
-    assert [ticket.tokens for ticket in await slots(made, [(7, True)])] == [7]
+    assert [permit.tokens for permit in await slots(made, [(7, True)])] == [7]
 
 
 async def test_news_of_a_cool_down_holds_back_those_still_asleep() -> None:
@@ -159,7 +159,7 @@ async def test_news_of_a_cool_down_that_is_over_already_has_places_taken_anew() 
     limiter.state = Slot(True, False, 0.0, 1, "", "", 0.0)
     await made.refresh()
     assert (await asyncio.wait_for(asleep, 1)).seq == 1
-    given_back = sum(limiter.settled, Settlement())
+    given_back = sum(limiter.reports, UsageReport())
     assert (given_back.places, given_back.place_tokens) == (1, 7)
 
 
@@ -170,14 +170,14 @@ async def test_a_request_that_was_sent_late_says_by_how_much() -> None:
     time.sleep(0.2)
     await asleep
     await made.refresh()
-    assert sum(limiter.settled, Settlement()).late >= 100
+    assert sum(limiter.reports, UsageReport()).late >= 100
 
 
 async def test_so_does_one_whose_leave_was_read_late() -> None:
     made, limiter = lane(Slot(True, False, -0.2, 0, "", "", 0.0))
     await made.slot(endpoint(), lambda: 1)
     await made.refresh()
-    assert sum(limiter.settled, Settlement()).late == pytest.approx(150)
+    assert sum(limiter.reports, UsageReport()).late == pytest.approx(150)
 
 
 @pytest.mark.parametrize(("rpm", "late"), [(600, 50), (6000, 0), (None, 0)])
@@ -186,16 +186,16 @@ async def test_a_workers_first_request_may_be_late_where_no_burst_may_be_allowed
     for _ in range(3):
         await made.slot(endpoint(rpm), lambda: 1)
     await made.refresh()
-    assert sum(each.late for each in limiter.settled) == late
+    assert sum(each.late for each in limiter.reports) == late
 
 
 async def test_only_what_was_sent_since_the_last_cool_down_tells_that_the_server_is_open() -> None:
     made, limiter = lane(Slot(True, False, 0.0, 3, "", "", 0.0))
     await made.slot(endpoint(), lambda: 1)
     for seq in (2, 3, 3):
-        made.settle(Ticket(10, seq, endpoint()), 40, 10, 0.1)
+        made.settle(Permit(10, seq, endpoint()), 40, 10, 0.1)
     await made.refresh()
-    told = sum(limiter.settled, Settlement())
+    told = sum(limiter.reports, UsageReport())
     assert (told.ok, told.fresh, told.seq) == (3, 2, 3)
 
 
@@ -211,33 +211,35 @@ async def test_news_of_parking_sends_everybody_home() -> None:
 
 async def test_a_broker_that_does_not_answer_is_asked_again_and_what_was_learnt_is_kept() -> None:
     made, limiter = lane(redis.ConnectionError("away"), OPEN)
-    made.settle(Ticket(10, 0, endpoint()), 40, 10, 0.1)
+    made.settle(Permit(10, 0, endpoint()), 40, 10, 0.1)
     await made.slot(endpoint(), lambda: 1)
-    assert sum(each.ok for each in limiter.settled) == 1
+    assert sum(each.ok for each in limiter.reports) == 1
 
 
 async def test_work_goes_on_although_the_others_cannot_be_told() -> None:
     made, _ = lane(kind=Down)
-    ticket = Ticket(1, 0, endpoint())
-    await made.refused(ticket, Outcome(Fate.RATE_LIMITED), 1.0)
-    await made.failed(Outcome(Fate.SERVER_ERROR))
-    assert "unauthorized" in await made.park(endpoint(), Outcome(Fate.UNAUTHORIZED))
+    permit = Permit(1, 0, endpoint())
+    await made.refused(permit, Outcome(OutcomeKind.RATE_LIMITED), 1.0)
+    await made.failed(Outcome(OutcomeKind.SERVER_ERROR))
+    assert "unauthorized" in await made.park(endpoint(), Outcome(OutcomeKind.UNAUTHORIZED))
 
 
-@pytest.mark.parametrize("fate", list(Fate))
-async def test_only_failures_of_the_server_or_the_way_to_it_count_towards_a_rest(fate: Fate) -> None:
+@pytest.mark.parametrize("outcome_kind", list(OutcomeKind))
+async def test_only_failures_of_the_server_or_the_way_to_it_count_towards_a_rest(outcome_kind: OutcomeKind) -> None:
     made, limiter = lane()
-    await made.failed(Outcome(fate))
-    assert bool(limiter.told) == (fate in (Fate.SERVER_ERROR, Fate.NOT_SENT, Fate.NO_ANSWER))
+    await made.failed(Outcome(outcome_kind))
+    assert bool(limiter.told) == (
+        outcome_kind in (OutcomeKind.SERVER_ERROR, OutcomeKind.NOT_SENT, OutcomeKind.NO_ANSWER)
+    )
 
 
 # What answers teach ------------------------------------------------------------------------------------------------
 
 
-async def settled(made: Lane, limiter: Scripted, reserved: float, used: float, tpm: float | None) -> Settlement:
-    made.settle(Ticket(reserved, 0, endpoint(None, tpm)), 400, used, 0.1)
+async def settled(made: Lane, limiter: Scripted, reserved: float, used: float, tpm: float | None) -> UsageReport:
+    made.settle(Permit(reserved, 0, endpoint(None, tpm)), 400, used, 0.1)
     await made.refresh()
-    return limiter.settled[-1]
+    return limiter.reports[-1]
 
 
 async def test_tokens_used_beyond_the_estimate_push_the_schedule_and_unused_ones_pull_it() -> None:
@@ -264,17 +266,17 @@ async def test_without_a_limit_of_tokens_nothing_is_corrected() -> None:
 async def test_the_window_follows_the_tighter_of_requests_and_tokens() -> None:
     made, _ = lane()
     both = endpoint(600, 60_000)
-    made.settle(Ticket(100, 0, both), 400, 100, 0.1)
+    made.settle(Permit(100, 0, both), 400, 100, 0.1)
     assert made.window.rate == pytest.approx(10)
-    made.settle(Ticket(1000, 0, both), 40_000, 1_000_000, 0.1)  # nonsense usage: the reservation counts
+    made.settle(Permit(1000, 0, both), 40_000, 1_000_000, 0.1)  # nonsense usage: the reservation counts
     assert made.window.rate is not None
     assert made.window.rate < 10
-    made.settle(Ticket(100, 0, endpoint(None, None)), 400, 100, 0.1)
+    made.settle(Permit(100, 0, endpoint(None, None)), 400, 100, 0.1)
     assert made.window.rate is None
 
 
-def limits(requests: float | None = None, left: float | None = None, **more: float) -> Limits:
-    return Limits(limit_requests=requests, remaining_requests=left, **more)
+def limits(requests: float | None = None, left: float | None = None, **more: float) -> HeaderLimits:
+    return HeaderLimits(limit_requests=requests, remaining_requests=left, **more)
 
 
 @pytest.mark.parametrize(
@@ -295,19 +297,19 @@ def limits(requests: float | None = None, left: float | None = None, **more: flo
         (limits(30, 29), 30.0),
     ],
 )
-async def test_limits_in_headers_are_believed_when_they_make_sense(said: Limits, believed: float) -> None:
+async def test_limits_in_headers_are_believed_when_they_make_sense(said: HeaderLimits, believed: float) -> None:
     made, limiter = lane()
     made.learn(endpoint(600), said)
     await asyncio.sleep(0)
-    assert limiter.said == ([(pytest.approx(believed * PACE), 0.0)] if believed else [])
+    assert limiter.header_limits == ([(pytest.approx(believed * PACE), 0.0)] if believed else [])
 
 
 async def test_after_a_refusal_even_an_absurdly_low_limit_is_believed() -> None:
     made, limiter = lane()
-    refusal = Outcome(Fate.RATE_LIMITED, limits=limits(1, 0), delay_s=1.0)
-    await made.refused(Ticket(1, 0, endpoint(600)), refusal, 1.0)
+    refusal = Outcome(OutcomeKind.RATE_LIMITED, limits=limits(1, 0), delay_s=1.0)
+    await made.refused(Permit(1, 0, endpoint(600)), refusal, 1.0)
     await asyncio.sleep(0)
-    assert limiter.said == [(pytest.approx(1 * PACE), 0.0)]
+    assert limiter.header_limits == [(pytest.approx(1 * PACE), 0.0)]
 
 
 async def test_a_limit_is_told_once_and_again_when_it_changes() -> None:
@@ -315,23 +317,23 @@ async def test_a_limit_is_told_once_and_again_when_it_changes() -> None:
     for said in (limits(300, 9), limits(300, 8), limits(200, 7)):
         made.learn(endpoint(600), said)
         await asyncio.sleep(0)
-    assert limiter.said == [(pytest.approx(300 * PACE), 0.0), (pytest.approx(200 * PACE), 0.0)]
+    assert limiter.header_limits == [(pytest.approx(300 * PACE), 0.0), (pytest.approx(200 * PACE), 0.0)]
 
 
 @pytest.mark.parametrize(
     ("outcome", "dimension"),
     [
-        (Outcome(Fate.RATE_LIMITED, limits=Limits(remaining_requests=5, remaining_tokens=0)), "tokens"),
-        (Outcome(Fate.RATE_LIMITED, limits=Limits(remaining_requests=0, remaining_tokens=5)), "requests"),
-        (Outcome(Fate.RATE_LIMITED, limits=Limits(remaining_requests=0, remaining_tokens=0)), ""),
-        (Outcome(Fate.RATE_LIMITED, message="Rate limit reached on tokens per min (TPM)"), "tokens"),
-        (Outcome(Fate.RATE_LIMITED, message="Rate limit reached on requests per min (RPM)"), "requests"),
-        (Outcome(Fate.RATE_LIMITED, message="too fast"), ""),
-        (Outcome(Fate.RATE_LIMITED, "capacity", "requests are refused, the engine is overloaded"), "capacity"),
+        (Outcome(OutcomeKind.RATE_LIMITED, limits=HeaderLimits(remaining_requests=5, remaining_tokens=0)), "tokens"),
+        (Outcome(OutcomeKind.RATE_LIMITED, limits=HeaderLimits(remaining_requests=0, remaining_tokens=5)), "requests"),
+        (Outcome(OutcomeKind.RATE_LIMITED, limits=HeaderLimits(remaining_requests=0, remaining_tokens=0)), ""),
+        (Outcome(OutcomeKind.RATE_LIMITED, message="Rate limit reached on tokens per min (TPM)"), "tokens"),
+        (Outcome(OutcomeKind.RATE_LIMITED, message="Rate limit reached on requests per min (RPM)"), "requests"),
+        (Outcome(OutcomeKind.RATE_LIMITED, message="too fast"), ""),
+        (Outcome(OutcomeKind.RATE_LIMITED, "capacity", "requests are refused, the engine is overloaded"), "capacity"),
     ],
 )
 async def test_which_limit_was_hit_is_read_from_headers_then_from_words(outcome: Outcome, dimension: str) -> None:
     made, limiter = lane()
-    await made.refused(Ticket(1, 7, endpoint()), outcome, 1.0)
+    await made.refused(Permit(1, 7, endpoint()), outcome, 1.0)
     (_, _, seq, delay_s, told, _, more), *_ = limiter.told
     assert (seq, delay_s, told, more) == (7, 1.0, dimension, {"named": False})

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import ConfigurationError, InputInvalid
 from penstock.tasks.services.base import CompleteCall, EmbedCall, Refused
-from penstock.workers.lanes.outcome import Fate
+from penstock.workers.lanes.outcome import OutcomeKind
 from penstock.workers.results.types import Usage
 from support.wire import answer, body_of, endpoint, service
 
@@ -168,7 +168,7 @@ def test_cohere_gives_its_vectors_bare_or_by_type_and_its_tokens_in_a_header(row
 )
 def test_a_wrong_answer_is_malformed(settings: Any, body: Any, code: str) -> None:
     outcome = refused(lambda: BEDROCK.read_embeddings(target(settings), EmbedCall(["a"]), answer(body)))
-    assert (outcome.fate, outcome.code) == (Fate.MALFORMED, code)
+    assert (outcome.kind, outcome.code) == (OutcomeKind.MALFORMED, code)
 
 
 def converse(call: CompleteCall, task_type: str = "chat_completion") -> dict[str, Any]:
@@ -351,19 +351,19 @@ def test_an_event_stream_is_complete_with_message_stop_and_cut_without() -> None
 
 
 @pytest.mark.parametrize(
-    ("kind", "fate", "code"),
+    ("kind", "outcome_kind", "code"),
     [
-        ("throttlingException", Fate.RATE_LIMITED, "throttling"),
-        ("modelStreamErrorException", Fate.SERVER_ERROR, "model_stream_error"),
-        ("internalServerException", Fate.SERVER_ERROR, "server_error"),
-        ("serviceUnavailableException", Fate.SERVER_ERROR, "service_unavailable"),
-        ("validationException", Fate.INPUT_REFUSED, "invalid_request"),
-        ("novelException", Fate.SERVER_ERROR, "server_error"),
+        ("throttlingException", OutcomeKind.RATE_LIMITED, "throttling"),
+        ("modelStreamErrorException", OutcomeKind.SERVER_ERROR, "model_stream_error"),
+        ("internalServerException", OutcomeKind.SERVER_ERROR, "server_error"),
+        ("serviceUnavailableException", OutcomeKind.SERVER_ERROR, "service_unavailable"),
+        ("validationException", OutcomeKind.INPUT_REFUSED, "invalid_request"),
+        ("novelException", OutcomeKind.SERVER_ERROR, "server_error"),
     ],
 )
-def test_an_exception_in_mid_stream_has_its_fate(kind: str, fate: Fate, code: str) -> None:
+def test_an_exception_in_mid_stream_has_its_fate(kind: str, outcome_kind: OutcomeKind, code: str) -> None:
     outcome = refused(lambda: list(stream().feed(frame(kind, {"message": "m"}, ":exception-type"))))
-    assert (outcome.fate, outcome.code) == (fate, code)
+    assert (outcome.kind, outcome.code) == (outcome_kind, code)
 
 
 def test_a_damaged_event_stream_is_malformed() -> None:
@@ -376,45 +376,48 @@ LONG = "400 Bad Request: Too many input tokens. Max input tokens: 8192, request 
 
 
 @pytest.mark.parametrize(
-    ("kind", "status", "message", "fate", "code"),
+    ("kind", "status", "message", "outcome_kind", "code"),
     [
-        ("AccessDeniedException", 403, "m", Fate.UNAUTHORIZED, "access_denied"),
-        ("UnrecognizedClientException", 403, "m", Fate.UNAUTHORIZED, "invalid_api_key"),
-        ("InvalidSignatureException", 403, "m", Fate.UNAUTHORIZED, "invalid_signature"),
-        ("ExpiredTokenException", 403, "m", Fate.UNAUTHORIZED, "expired_token"),
-        ("ResourceNotFoundException", 404, "m", Fate.NOT_FOUND, "resource_not_found"),
-        ("ValidationException", 400, "The provided model identifier is invalid.", Fate.NOT_FOUND, "model_not_found"),
+        ("AccessDeniedException", 403, "m", OutcomeKind.UNAUTHORIZED, "access_denied"),
+        ("UnrecognizedClientException", 403, "m", OutcomeKind.UNAUTHORIZED, "invalid_api_key"),
+        ("InvalidSignatureException", 403, "m", OutcomeKind.UNAUTHORIZED, "invalid_signature"),
+        ("ExpiredTokenException", 403, "m", OutcomeKind.UNAUTHORIZED, "expired_token"),
+        ("ResourceNotFoundException", 404, "m", OutcomeKind.NOT_FOUND, "resource_not_found"),
+        ("ValidationException", 400, "The provided model identifier is invalid.",
+         OutcomeKind.NOT_FOUND, "model_not_found"),
         ("ValidationException", 400, "Invocation of model ID x with on-demand throughput isn't supported.",
-         Fate.REQUEST_REFUSED, "validation"),
-        ("ValidationException", 400, LONG, Fate.INPUT_REFUSED, "input_too_long"),
+         OutcomeKind.REQUEST_REFUSED, "validation"),
+        ("ValidationException", 400, LONG, OutcomeKind.INPUT_REFUSED, "input_too_long"),
         ("ValidationException", 400, "Malformed input request: expected maxLength: 2048, actual: 5000",
-         Fate.INPUT_REFUSED, "input_too_long"),
-        ("ValidationException", 400, "Input is too long for requested model.", Fate.INPUT_REFUSED, "input_too_long"),
-        ("ValidationException", 400, "text must not be empty", Fate.INPUT_REFUSED, "invalid_request"),
-        ("ServiceQuotaExceededException", 400, "m", Fate.QUOTA_EXHAUSTED, "service_quota_exceeded"),
-        ("ModelTimeoutException", 408, "m", Fate.SERVER_ERROR, "model_timeout"),
-        ("ModelErrorException", 424, "m", Fate.SERVER_ERROR, "model_error"),
-        ("ThrottlingException", 429, "Too many tokens, please wait before trying again.", Fate.RATE_LIMITED,
+         OutcomeKind.INPUT_REFUSED, "input_too_long"),
+        ("ValidationException", 400, "Input is too long for requested model.",
+         OutcomeKind.INPUT_REFUSED, "input_too_long"),
+        ("ValidationException", 400, "text must not be empty", OutcomeKind.INPUT_REFUSED, "invalid_request"),
+        ("ServiceQuotaExceededException", 400, "m", OutcomeKind.QUOTA_EXHAUSTED, "service_quota_exceeded"),
+        ("ModelTimeoutException", 408, "m", OutcomeKind.SERVER_ERROR, "model_timeout"),
+        ("ModelErrorException", 424, "m", OutcomeKind.SERVER_ERROR, "model_error"),
+        ("ThrottlingException", 429, "Too many tokens, please wait before trying again.", OutcomeKind.RATE_LIMITED,
          "throttling"),
-        ("ThrottlingException", 400, "Rate exceeded", Fate.RATE_LIMITED, "throttling"),
-        ("ModelNotReadyException", 429, "m", Fate.RATE_LIMITED, "model_not_ready"),
-        ("InternalServerException", 500, "m", Fate.SERVER_ERROR, "server_error"),
-        ("ServiceUnavailableException", 503, "m", Fate.SERVER_ERROR, "service_unavailable"),
-        ("", 429, "Too many requests, please wait before trying again.", Fate.RATE_LIMITED, "rate_limit_exceeded"),
-        ("", 500, "", Fate.SERVER_ERROR, "server_error"),
+        ("ThrottlingException", 400, "Rate exceeded", OutcomeKind.RATE_LIMITED, "throttling"),
+        ("ModelNotReadyException", 429, "m", OutcomeKind.RATE_LIMITED, "model_not_ready"),
+        ("InternalServerException", 500, "m", OutcomeKind.SERVER_ERROR, "server_error"),
+        ("ServiceUnavailableException", 503, "m", OutcomeKind.SERVER_ERROR, "service_unavailable"),
+        ("", 429, "Too many requests, please wait before trying again.",
+         OutcomeKind.RATE_LIMITED, "rate_limit_exceeded"),
+        ("", 500, "", OutcomeKind.SERVER_ERROR, "server_error"),
     ],
 )  # fmt: skip
-def test_the_table_of_errors(kind: str, status: int, message: str, fate: Fate, code: str) -> None:
+def test_the_table_of_errors(kind: str, status: int, message: str, outcome_kind: OutcomeKind, code: str) -> None:
     suffix = ":http://internal.amazon.com/coral/com.amazon.bedrock/"
     outcome = BEDROCK.refusal(answer({"message": message}, status, x_amzn_errortype=kind + suffix if kind else ""))
-    assert (outcome.fate, outcome.code, outcome.status) == (fate, code, status)
+    assert (outcome.kind, outcome.code, outcome.status) == (outcome_kind, code, status)
 
 
 def test_the_statuses_of_the_table_are_botocore_s() -> None:
     for error in MODEL.operation_model("InvokeModel").error_shapes:
         status = error.metadata["error"]["httpStatusCode"]
         outcome = BEDROCK.refusal(answer({"message": "m"}, status, x_amzn_errortype=error.name))
-        assert outcome.fate is not Fate.MALFORMED
+        assert outcome.kind is not OutcomeKind.MALFORMED
         assert outcome.code
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.tasks.services.base import ImageCall, Refused
-from penstock.workers.lanes.outcome import Fate
+from penstock.workers.lanes.outcome import OutcomeKind
 from support.wire import answer, body_of, check_schema, endpoint, service
 
 AZURE = service("azureopenai")
@@ -93,7 +93,7 @@ def test_another_server_s_address_is_refused_before_the_key_is_sent(location: st
         lambda: AZURE.delete_request(TARGET, location),
     ):
         outcome = refused(call)
-        assert (outcome.fate, outcome.code) == (Fate.REQUEST_REFUSED, "foreign_operation_location")
+        assert (outcome.kind, outcome.code) == (OutcomeKind.REQUEST_REFUSED, "foreign_operation_location")
 
 
 @given(st.text(max_size=60))
@@ -141,51 +141,68 @@ def test_one_image_may_fail_by_itself() -> None:
 
 def test_if_all_images_failed_so_did_the_operation() -> None:
     found = poll({"status": "succeeded", "result": {"data": [{"error": {"code": "contentFilter", "message": "m"}}]}})
-    assert (found.state, found.outcome.fate, found.outcome.code) == ("FAILED", Fate.INPUT_REFUSED, "content_filter")
+    assert (found.state, found.outcome.kind, found.outcome.code) == (
+        "FAILED",
+        OutcomeKind.INPUT_REFUSED,
+        "content_filter",
+    )
 
 
 FILTERED = {"code": "contentFilter", "message": "Your task failed as a result of our safety system."}
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "fate", "code"),
+    ("body", "status", "outcome_kind", "code"),
     [
-        ({"status": "failed", "error": FILTERED}, 200, Fate.INPUT_REFUSED, "content_filter"),
-        ({"status": "failed", "error": FILTERED}, 400, Fate.INPUT_REFUSED, "content_filter"),
-        ({"created": 1, "error": FILTERED}, 400, Fate.INPUT_REFUSED, "content_filter"),
-        ({"status": "failed", "error": {"code": "Oops", "message": "m"}}, 200, Fate.SERVER_ERROR, "oops"),
-        ({"status": "failed"}, 200, Fate.SERVER_ERROR, "operation_failed"),
-        ({"status": "canceled"}, 200, Fate.SERVER_ERROR, "operation_canceled"),
-        ({"status": "cancelled"}, 200, Fate.SERVER_ERROR, "operation_canceled"),
-        ({"status": "deleted"}, 200, Fate.REQUEST_REFUSED, "operation_deleted"),
-        ({"error": {"code": "404", "message": "Resource not found"}}, 404, Fate.REQUEST_REFUSED, "operation_not_found"),
+        ({"status": "failed", "error": FILTERED}, 200, OutcomeKind.INPUT_REFUSED, "content_filter"),
+        ({"status": "failed", "error": FILTERED}, 400, OutcomeKind.INPUT_REFUSED, "content_filter"),
+        ({"created": 1, "error": FILTERED}, 400, OutcomeKind.INPUT_REFUSED, "content_filter"),
+        ({"status": "failed", "error": {"code": "Oops", "message": "m"}}, 200, OutcomeKind.SERVER_ERROR, "oops"),
+        ({"status": "failed"}, 200, OutcomeKind.SERVER_ERROR, "operation_failed"),
+        ({"status": "canceled"}, 200, OutcomeKind.SERVER_ERROR, "operation_canceled"),
+        ({"status": "cancelled"}, 200, OutcomeKind.SERVER_ERROR, "operation_canceled"),
+        ({"status": "deleted"}, 200, OutcomeKind.REQUEST_REFUSED, "operation_deleted"),
+        ({"error": {"code": "404", "message": "Resource not found"}}, 404,
+         OutcomeKind.REQUEST_REFUSED, "operation_not_found"),
     ],
 )  # fmt: skip
-def test_every_other_end_is_a_failure_that_says_why(body: Any, status: int, fate: Fate, code: str) -> None:
+def test_every_other_end_is_a_failure_that_says_why(
+    body: Any, status: int, outcome_kind: OutcomeKind, code: str
+) -> None:
     found = poll(body, status)
-    assert (found.state, found.outcome.fate, found.outcome.code) == ("FAILED", fate, code)
+    assert (found.state, found.outcome.kind, found.outcome.code) == ("FAILED", outcome_kind, code)
     assert found.outcome.message
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "fate", "code"),
+    ("body", "status", "outcome_kind", "code"),
     [
-        ({"error": {"code": "InvalidApiVersion", "message": "m"}}, 400, Fate.REQUEST_REFUSED, "invalid_api_version"),
-        ({"error": {"code": "401", "message": "m"}}, 401, Fate.UNAUTHORIZED, "invalid_api_key"),
-        ("", 500, Fate.SERVER_ERROR, "server_error"),
-        ({"error": {"code": "429", "message": "Retry after 4 seconds"}}, 429, Fate.RATE_LIMITED, "rate_limit_exceeded"),
-        ({"id": "op-1", "status": "dreaming"}, 200, Fate.MALFORMED, "unknown_state"),
-        ({"id": "op-1"}, 200, Fate.MALFORMED, "unknown_state"),
-        ({"id": "op-1", "status": "succeeded"}, 200, Fate.MALFORMED, "missing_data"),
-        ("<html>", 200, Fate.MALFORMED, "not_json"),
-        ([], 200, Fate.MALFORMED, "not_an_object"),
+        (
+            {"error": {"code": "InvalidApiVersion", "message": "m"}},
+            400,
+            OutcomeKind.REQUEST_REFUSED,
+            "invalid_api_version",
+        ),
+        ({"error": {"code": "401", "message": "m"}}, 401, OutcomeKind.UNAUTHORIZED, "invalid_api_key"),
+        ("", 500, OutcomeKind.SERVER_ERROR, "server_error"),
+        (
+            {"error": {"code": "429", "message": "Retry after 4 seconds"}},
+            429,
+            OutcomeKind.RATE_LIMITED,
+            "rate_limit_exceeded",
+        ),
+        ({"id": "op-1", "status": "dreaming"}, 200, OutcomeKind.MALFORMED, "unknown_state"),
+        ({"id": "op-1"}, 200, OutcomeKind.MALFORMED, "unknown_state"),
+        ({"id": "op-1", "status": "succeeded"}, 200, OutcomeKind.MALFORMED, "missing_data"),
+        ("<html>", 200, OutcomeKind.MALFORMED, "not_json"),
+        ([], 200, OutcomeKind.MALFORMED, "not_an_object"),
     ],
 )
 def test_an_answer_that_is_no_operation_is_refused_and_the_operation_may_still_run(
-    body: Any, status: int, fate: Fate, code: str
+    body: Any, status: int, outcome_kind: OutcomeKind, code: str
 ) -> None:
     outcome = refused(lambda: poll(body, status))
-    assert (outcome.fate, outcome.code) == (fate, code)
+    assert (outcome.kind, outcome.code) == (outcome_kind, code)
 
 
 def test_a_filtered_prompt_is_refused_at_the_submit() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from penstock.config.endpoints.services import TaskType
 from penstock.tasks.services.base import CompleteCall, EmbedCall, Refused
-from penstock.workers.lanes.outcome import Fate
+from penstock.workers.lanes.outcome import OutcomeKind
 from support.wire import answer, body_of, check_schema, endpoint, service
 
 AZURE = service("azureaistudio")
@@ -144,27 +144,27 @@ def test_a_422_names_the_parameter_and_its_value(key: str) -> None:
         "message": "One of the parameters contain invalid values.",
     }
     outcome = AZURE.refusal(answer(body, 422))
-    assert (outcome.fate, outcome.code) == (Fate.REQUEST_REFUSED, "parameter_not_supported")
+    assert (outcome.kind, outcome.code) == (OutcomeKind.REQUEST_REFUSED, "parameter_not_supported")
     assert outcome.message.endswith("(parameter response_format = json_object)")
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "fate", "code"),
+    ("status", "body", "outcome_kind", "code"),
     [
         (400, {"status": 400, "code": "content_filter", "message": "The response was filtered", "param": "messages",
-               "type": None}, Fate.INPUT_REFUSED, "content_filter"),
-        (500, {"status": 500, "code": "content_filter", "error": "m", "param": "input"}, Fate.INPUT_REFUSED,
+               "type": None}, OutcomeKind.INPUT_REFUSED, "content_filter"),
+        (500, {"status": 500, "code": "content_filter", "error": "m", "param": "input"}, OutcomeKind.INPUT_REFUSED,
          "content_filter"),
-        (401, {"status": 401, "error": "Unauthorized", "message": "m"}, Fate.UNAUTHORIZED, "invalid_api_key"),
-        (404, {"status": 404, "error": "NotFound", "message": "m"}, Fate.NOT_FOUND, "not_found"),
-        (429, {"status": 429, "error": "TooManyRequests", "message": "Retry after 2 seconds"}, Fate.RATE_LIMITED,
+        (401, {"status": 401, "error": "Unauthorized", "message": "m"}, OutcomeKind.UNAUTHORIZED, "invalid_api_key"),
+        (404, {"status": 404, "error": "NotFound", "message": "m"}, OutcomeKind.NOT_FOUND, "not_found"),
+        (429, {"status": 429, "error": "TooManyRequests", "message": "Retry after 2 seconds"}, OutcomeKind.RATE_LIMITED,
          "too_many_requests"),
-        (404, {"error": {"code": "DeploymentNotFound", "message": "m"}}, Fate.NOT_FOUND, "deployment_not_found"),
+        (404, {"error": {"code": "DeploymentNotFound", "message": "m"}}, OutcomeKind.NOT_FOUND, "deployment_not_found"),
     ],
 )  # fmt: skip
-def test_flat_and_nested_errors_have_their_fates(status: int, body: Any, fate: Fate, code: str) -> None:
+def test_flat_and_nested_errors_have_their_fates(status: int, body: Any, outcome_kind: OutcomeKind, code: str) -> None:
     outcome = AZURE.refusal(answer(body, status))
-    assert (outcome.fate, outcome.code) == (fate, code)
+    assert (outcome.kind, outcome.code) == (outcome_kind, code)
 
 
 def test_the_provider_decides_what_can_be_embedded_and_how_many_at_once() -> None:

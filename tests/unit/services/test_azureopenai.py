@@ -8,7 +8,7 @@ import pytest
 
 from penstock.config.endpoints.services import TaskType
 from penstock.tasks.services.base import CompleteCall, EmbedCall, ImageCall, Refused
-from penstock.workers.lanes.outcome import Fate
+from penstock.workers.lanes.outcome import OutcomeKind
 from support.wire import answer, body_of, endpoint, service
 
 AZURE = service("azureopenai")
@@ -137,7 +137,7 @@ IMAGE_FILTER = {
 @pytest.mark.parametrize(("body", "found"), [(PROMPT_FILTER, "hate"), (IMAGE_FILTER, "jailbreak")])
 def test_a_filtered_prompt_names_its_categories_in_either_spelling(body: Any, found: str) -> None:
     outcome = AZURE.refusal(answer(body, 400))
-    assert (outcome.fate, outcome.code) == (Fate.INPUT_REFUSED, "content_filter")
+    assert (outcome.kind, outcome.code) == (OutcomeKind.INPUT_REFUSED, "content_filter")
     assert outcome.message.endswith(f"filtered: {found})")
 
 

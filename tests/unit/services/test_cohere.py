@@ -9,7 +9,7 @@ import pytest
 
 from penstock.config.endpoints.services import TaskType
 from penstock.tasks.services.base import EmbedCall, Refused
-from penstock.workers.lanes.outcome import Fate
+from penstock.workers.lanes.outcome import OutcomeKind
 from penstock.workers.results.types import Usage
 from support.wire import answer, body_of, endpoint, service
 
@@ -74,7 +74,7 @@ def test_the_answer_has_vectors_by_type_and_what_was_billed(kind: str, dtype: An
 def test_an_answer_without_the_vectors_is_malformed(body: Any, code: str) -> None:
     with pytest.raises(Refused) as caught:
         COHERE.read_embeddings(target(), EmbedCall(["a"]), answer(body))
-    assert (caught.value.outcome.fate, caught.value.outcome.code) == (Fate.MALFORMED, code)
+    assert (caught.value.outcome.kind, caught.value.outcome.code) == (OutcomeKind.MALFORMED, code)
 
 
 MONTH = "You are using a Trial key, which is limited to 1000 API calls / month."
@@ -83,23 +83,23 @@ MANY = "invalid request: total number of texts must be at most 96 - received 97"
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "fate", "code"),
+    ("status", "message", "outcome_kind", "code"),
     [
-        (429, MONTH, Fate.QUOTA_EXHAUSTED, "trial_key_exhausted"),
-        (429, MINUTE, Fate.RATE_LIMITED, "rate_limit_exceeded"),
-        (402, "Please add or update your payment method", Fate.QUOTA_EXHAUSTED, "payment_required"),
-        (400, MANY, Fate.TOO_LARGE, "too_many_inputs"),
-        (400, "too many tokens: total number of tokens in the input must be less than 512", Fate.INPUT_REFUSED,
+        (429, MONTH, OutcomeKind.QUOTA_EXHAUSTED, "trial_key_exhausted"),
+        (429, MINUTE, OutcomeKind.RATE_LIMITED, "rate_limit_exceeded"),
+        (402, "Please add or update your payment method", OutcomeKind.QUOTA_EXHAUSTED, "payment_required"),
+        (400, MANY, OutcomeKind.TOO_LARGE, "too_many_inputs"),
+        (400, "too many tokens: total number of tokens in the input must be less than 512", OutcomeKind.INPUT_REFUSED,
          "input_too_long"),
-        (401, "invalid api token", Fate.UNAUTHORIZED, "invalid_api_key"),
-        (404, "model 'x' not found, make sure the correct model ID was used", Fate.NOT_FOUND, "model_not_found"),
-        (498, "blocked output", Fate.INPUT_REFUSED, "content_filter"),
-        (503, "", Fate.SERVER_ERROR, "server_error"),
+        (401, "invalid api token", OutcomeKind.UNAUTHORIZED, "invalid_api_key"),
+        (404, "model 'x' not found, make sure the correct model ID was used", OutcomeKind.NOT_FOUND, "model_not_found"),
+        (498, "blocked output", OutcomeKind.INPUT_REFUSED, "content_filter"),
+        (503, "", OutcomeKind.SERVER_ERROR, "server_error"),
     ],
 )  # fmt: skip
-def test_the_table_of_errors(status: int, message: str, fate: Fate, code: str) -> None:
+def test_the_table_of_errors(status: int, message: str, outcome_kind: OutcomeKind, code: str) -> None:
     outcome = COHERE.refusal(answer({"id": "1", "message": message}, status))
-    assert (outcome.fate, outcome.code) == (fate, code)
+    assert (outcome.kind, outcome.code) == (outcome_kind, code)
 
 
 def test_its_declaration_is_elasticsearch_s() -> None:

@@ -15,7 +15,7 @@ import pytest
 from penstock.config.endpoints.validation import validate_endpoint
 from penstock.config.settings import Settings
 from penstock.tasks.services.base import CompleteCall, EmbedCall, ImageCall
-from penstock.workers.lanes.outcome import Fate
+from penstock.workers.lanes.outcome import OutcomeKind
 from penstock.workers.results.types import Usage
 from support.wire import answer, body_of, endpoint, service
 
@@ -118,7 +118,7 @@ def test_a_parameter_that_the_model_does_not_support_is_named() -> None:
         "message": "One of the parameters contain invalid values.",
     }
     outcome = service("azureaistudio").refusal(answer(body, 422))
-    assert (outcome.fate, outcome.code) == (Fate.REQUEST_REFUSED, "parameter_not_supported")
+    assert (outcome.kind, outcome.code) == (OutcomeKind.REQUEST_REFUSED, "parameter_not_supported")
     assert "response_format" in outcome.message
     assert "json_object" in outcome.message
 
@@ -132,7 +132,7 @@ def test_a_filtered_chat_is_the_input_s_fault() -> None:
         "type": None,
     }
     outcome = service("azureaistudio").refusal(answer(body, 400))
-    assert (outcome.fate, outcome.code) == (Fate.INPUT_REFUSED, "content_filter")
+    assert (outcome.kind, outcome.code) == (OutcomeKind.INPUT_REFUSED, "content_filter")
     assert outcome.message.startswith("The response was filtered")
 
 
@@ -187,7 +187,7 @@ def test_a_deployment_that_takes_one_input_says_so() -> None:
         "per request soon."
     )
     outcome = AZURE.refusal(answer({"error": {"message": message, "type": "invalid_request_error"}}, 400))
-    assert (outcome.fate, outcome.max_inputs) == (Fate.TOO_LARGE, 1)
+    assert (outcome.kind, outcome.max_inputs) == (OutcomeKind.TOO_LARGE, 1)
 
 
 def test_a_chat_of_2023() -> None:

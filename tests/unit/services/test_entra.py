@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from penstock.tasks.services.base import Refused
-from penstock.workers.lanes.outcome import Fate
+from penstock.workers.lanes.outcome import OutcomeKind
 from support.wire import answer, endpoint, service
 
 AZURE = service("azureopenai")
@@ -61,20 +61,22 @@ AADSTS = {
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "fate", "code"),
+    ("body", "status", "outcome_kind", "code"),
     [
-        (AADSTS, 401, Fate.UNAUTHORIZED, "invalid_client"),
-        (AADSTS | {"error": "invalid_scope"}, 400, Fate.UNAUTHORIZED, "invalid_scope"),
-        ("", 404, Fate.UNAUTHORIZED, "invalid_client"),
-        ("", 429, Fate.RATE_LIMITED, "rate_limit_exceeded"),
-        ("", 503, Fate.SERVER_ERROR, "server_error"),
-        ({}, 200, Fate.MALFORMED, "no_token"),
-        ({"access_token": ""}, 200, Fate.MALFORMED, "no_token"),
-        ({"access_token": "a\nb"}, 200, Fate.MALFORMED, "no_token"),
-        ("<html>", 200, Fate.MALFORMED, "not_json"),
+        (AADSTS, 401, OutcomeKind.UNAUTHORIZED, "invalid_client"),
+        (AADSTS | {"error": "invalid_scope"}, 400, OutcomeKind.UNAUTHORIZED, "invalid_scope"),
+        ("", 404, OutcomeKind.UNAUTHORIZED, "invalid_client"),
+        ("", 429, OutcomeKind.RATE_LIMITED, "rate_limit_exceeded"),
+        ("", 503, OutcomeKind.SERVER_ERROR, "server_error"),
+        ({}, 200, OutcomeKind.MALFORMED, "no_token"),
+        ({"access_token": ""}, 200, OutcomeKind.MALFORMED, "no_token"),
+        ({"access_token": "a\nb"}, 200, OutcomeKind.MALFORMED, "no_token"),
+        ("<html>", 200, OutcomeKind.MALFORMED, "not_json"),
     ],
 )
-def test_a_refused_token_says_whether_to_wait_or_to_call_someone(body: Any, status: int, fate: Fate, code: str) -> None:
+def test_a_refused_token_says_whether_to_wait_or_to_call_someone(
+    body: Any, status: int, outcome_kind: OutcomeKind, code: str
+) -> None:
     with pytest.raises(Refused) as caught:
         AZURE.read_token(answer(body, status))
-    assert (caught.value.outcome.fate, caught.value.outcome.code) == (fate, code)
+    assert (caught.value.outcome.kind, caught.value.outcome.code) == (outcome_kind, code)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.tasks.services.wire import headers
-from penstock.workers.lanes.outcome import Limits
+from penstock.workers.lanes.outcome import HeaderLimits
 
 NOW = 1_445_412_420.0  # 2015-10-21 07:27:00 GMT
 
@@ -135,7 +135,7 @@ def test_openai_s_documented_headers_are_read() -> None:
         "x-ratelimit-reset-requests": "1s",
         "x-ratelimit-reset-tokens": "6m0s",
     }
-    assert headers.limits(sent) == Limits(60, 150000, 59, 149984, 1.0, 360.0)
+    assert headers.limits(sent) == HeaderLimits(60, 150000, 59, 149984, 1.0, 360.0)
 
 
 def test_azure_s_headers_are_read_without_limits_and_with_bare_resets() -> None:
@@ -144,13 +144,13 @@ def test_azure_s_headers_are_read_without_limits_and_with_bare_resets() -> None:
         "x-ratelimit-remaining-tokens": "1199",
         "x-ratelimit-reset-requests": "5",
     }
-    assert headers.limits(sent) == Limits(remaining_requests=0, remaining_tokens=1199, reset_requests_s=5.0)
+    assert headers.limits(sent) == HeaderLimits(remaining_requests=0, remaining_tokens=1199, reset_requests_s=5.0)
 
 
 @pytest.mark.parametrize("nonsense", ["-1", "0", "none", "", "99999999999999999999", "NaN"])
 def test_a_limit_that_makes_no_sense_is_no_news_and_neither_is_its_remainder(nonsense: str) -> None:
     sent = {"x-ratelimit-limit-tokens": nonsense, "x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "-1"}
-    assert headers.limits(sent) == Limits()
+    assert headers.limits(sent) == HeaderLimits()
 
 
 @pytest.mark.parametrize(("sent", "said"), [("true", True), ("false", False), ("True", True), ("1", None), ("", None)])

@@ -10,7 +10,7 @@ import pytest
 
 from penstock.config.errors import InputInvalid
 from penstock.tasks.services.base import CompleteCall, EmbedCall, ImageCall, Refused
-from penstock.workers.lanes.outcome import Fate
+from penstock.workers.lanes.outcome import OutcomeKind
 from penstock.workers.results.types import Usage
 from support.wire import answer, body_of, endpoint, service
 
@@ -110,7 +110,7 @@ def test_half_a_surrogate_pair_is_one_input_s_fault() -> None:
     outcome = refused(
         lambda: OPENAI.embed_request(endpoint("openai", "text_embedding", SETTINGS), EmbedCall(["ok", "\ud800"]))
     )
-    assert (outcome.fate, outcome.code, outcome.input_index) == (Fate.INPUT_REFUSED, "invalid_text", 1)
+    assert (outcome.kind, outcome.code, outcome.input_index) == (OutcomeKind.INPUT_REFUSED, "invalid_text", 1)
 
 
 def read(body: Any, count: int = 2, settings: Any = SETTINGS, status: int = 200, **headers: str) -> Any:
@@ -168,20 +168,22 @@ def test_absent_and_nonsense_usage_counts_as_nothing(usage: Any, tokens: int) ->
 )
 def test_a_200_that_is_not_what_was_asked_is_malformed(body: Any, headers: dict[str, str], code: str) -> None:
     outcome = refused(lambda: read(body, **headers))
-    assert (outcome.fate, outcome.code) == (Fate.MALFORMED, code)
+    assert (outcome.kind, outcome.code) == (OutcomeKind.MALFORMED, code)
     assert outcome.billed
 
 
 @pytest.mark.parametrize(
-    ("error", "fate"),
+    ("error", "outcome_kind"),
     [
-        ({"code": "insufficient_quota", "message": "m"}, Fate.QUOTA_EXHAUSTED),
-        ({"code": "content_filter", "message": "m"}, Fate.INPUT_REFUSED),
-        ({"code": 429, "message": "Rate limited"}, Fate.RATE_LIMITED),
+        ({"code": "insufficient_quota", "message": "m"}, OutcomeKind.QUOTA_EXHAUSTED),
+        ({"code": "content_filter", "message": "m"}, OutcomeKind.INPUT_REFUSED),
+        ({"code": 429, "message": "Rate limited"}, OutcomeKind.RATE_LIMITED),
     ],
 )
-def test_an_error_inside_a_200_is_what_it_says_where_that_is_certain(error: dict[str, Any], fate: Fate) -> None:
-    assert refused(lambda: read({"error": error})).fate is fate
+def test_an_error_inside_a_200_is_what_it_says_where_that_is_certain(
+    error: dict[str, Any], outcome_kind: OutcomeKind
+) -> None:
+    assert refused(lambda: read({"error": error})).kind is outcome_kind
 
 
 def test_a_null_error_is_none() -> None:
@@ -207,7 +209,7 @@ def test_the_dimensions_that_were_asked_for_are_checked() -> None:
 def test_an_error_status_is_refused_and_never_repeats_the_key() -> None:
     body = {"error": {"message": "no access with key-0123456789abcdef", "code": "invalid_api_key"}}
     outcome = refused(lambda: read(body, status=401))
-    assert outcome.fate is Fate.UNAUTHORIZED
+    assert outcome.kind is OutcomeKind.UNAUTHORIZED
     assert "key-0123456789abcdef" not in outcome.message
 
 
@@ -329,7 +331,7 @@ def test_a_legacy_answer_gives_each_prompt_its_choices() -> None:
 )
 def test_an_answer_without_usable_choices_is_malformed(body: Any, code: str) -> None:
     outcome = refused(lambda: complete(body))
-    assert (outcome.fate, outcome.code) == (Fate.MALFORMED, code)
+    assert (outcome.kind, outcome.code) == (OutcomeKind.MALFORMED, code)
 
 
 IMAGES = endpoint("openai", "image_generation", {"model_id": "gpt-image-1"})
@@ -359,7 +361,7 @@ def test_images_come_as_addresses_or_base64_with_their_prompts() -> None:
 @pytest.mark.parametrize("body", [{}, {"data": []}, {"data": [{}]}, {"data": ["x"]}, {"data": [{"url": ""}]}])
 def test_an_answer_without_images_is_malformed(body: Any) -> None:
     outcome = refused(lambda: images(body))
-    assert (outcome.fate, outcome.code) == (Fate.MALFORMED, "missing_data")
+    assert (outcome.kind, outcome.code) == (OutcomeKind.MALFORMED, "missing_data")
 
 
 def test_openai_has_no_operations_to_poll_or_delete() -> None:

@@ -9,11 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.workers.lanes.outcome import Fate, Outcome
+from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 from support.wire import answer, service
 
-RATE, QUOTA, AUTH, GONE = Fate.RATE_LIMITED, Fate.QUOTA_EXHAUSTED, Fate.UNAUTHORIZED, Fate.NOT_FOUND
-LARGE, INPUT, REQUEST, SERVER = Fate.TOO_LARGE, Fate.INPUT_REFUSED, Fate.REQUEST_REFUSED, Fate.SERVER_ERROR
+RATE, QUOTA, AUTH, GONE = (
+    OutcomeKind.RATE_LIMITED,
+    OutcomeKind.QUOTA_EXHAUSTED,
+    OutcomeKind.UNAUTHORIZED,
+    OutcomeKind.NOT_FOUND,
+)
+LARGE, INPUT, REQUEST, SERVER = (
+    OutcomeKind.TOO_LARGE,
+    OutcomeKind.INPUT_REFUSED,
+    OutcomeKind.REQUEST_REFUSED,
+    OutcomeKind.SERVER_ERROR,
+)
 
 
 def refuse(body: Any, status: int, **headers: str) -> Outcome:
@@ -25,7 +35,7 @@ def error(message: str = "m", code: Any = None, kind: Any = None, param: Any = N
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "kind", "fate"),
+    ("status", "code", "kind", "outcome_kind"),
     [
         (429, "rate_limit_exceeded", "tokens", RATE),
         (429, "rate_limit_exceeded", "requests", RATE),
@@ -48,14 +58,16 @@ def error(message: str = "m", code: Any = None, kind: Any = None, param: Any = N
         (403, "insufficient_quota", None, QUOTA),
     ],
 )
-def test_pace_waits_and_billing_parks_whatever_the_coarse_type(status: int, code: Any, kind: Any, fate: Fate) -> None:
-    assert refuse(error(code=code, kind=kind), status).fate is fate
+def test_pace_waits_and_billing_parks_whatever_the_coarse_type(
+    status: int, code: Any, kind: Any, outcome_kind: OutcomeKind
+) -> None:
+    assert refuse(error(code=code, kind=kind), status).kind is outcome_kind
 
 
 def test_a_429_code_we_do_not_know_is_terminal_only_without_a_retry_after() -> None:
     body = error(code="team_allowance_used_up", kind="insufficient_quota")
-    assert refuse(body, 429).fate is QUOTA
-    assert refuse(body, 429, retry_after="20").fate is RATE
+    assert refuse(body, 429).kind is QUOTA
+    assert refuse(body, 429, retry_after="20").kind is RATE
 
 
 UPGRADE = "You exceeded your current quota, please check your plan and billing details."
@@ -72,7 +84,7 @@ AZURE_429 = (
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "fate", "code"),
+    ("status", "body", "outcome_kind", "code"),
     [
         (429, error(UPGRADE), QUOTA, "insufficient_quota"),
         (429, error(AZURE_429, "429"), RATE, "rate_limit_exceeded"),
@@ -125,7 +137,7 @@ AZURE_429 = (
         (301, "", REQUEST, "redirected"),
         (405, "", REQUEST, "http_405"),
         (418, "", REQUEST, "http_418"),
-        (100, "", Fate.MALFORMED, "unexpected_status"),
+        (100, "", OutcomeKind.MALFORMED, "unexpected_status"),
         # 400 and 422: the input's fault unless a parameter is named.
         (400, error("bad", None, "invalid_request_error", None), INPUT, "invalid_request"),
         (400, error("bad", None, "invalid_request_error", "input"), INPUT, "invalid_request"),
@@ -146,9 +158,9 @@ AZURE_429 = (
         (422, "", INPUT, "unprocessable_input"),
     ],
 )  # fmt: skip
-def test_an_answer_has_one_fate_and_one_code(status: int, body: Any, fate: Fate, code: str) -> None:
+def test_an_answer_has_one_fate_and_one_code(status: int, body: Any, outcome_kind: OutcomeKind, code: str) -> None:
     found = refuse(body, status)
-    assert (found.fate, found.code, found.status) == (fate, code, status)
+    assert (found.kind, found.code, found.status) == (outcome_kind, code, status)
     assert found.message
 
 
@@ -166,7 +178,7 @@ def test_an_answer_has_one_fate_and_one_code(status: int, body: Any, fate: Fate,
 )  # fmt: skip
 def test_the_count_of_inputs_that_a_server_allows_is_learnt(message: str, most: int) -> None:
     found = refuse(error(message, None, "invalid_request_error", "input"), 400)
-    assert (found.fate, found.code, found.max_inputs) == (LARGE, "too_many_inputs", most)
+    assert (found.kind, found.code, found.max_inputs) == (LARGE, "too_many_inputs", most)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +197,7 @@ def test_the_count_of_inputs_that_a_server_allows_is_learnt(message: str, most: 
 )
 def test_the_one_input_at_fault_is_named(message: str, param: Any, index: int | None) -> None:
     found = refuse(error(message, None, "invalid_request_error", param), 400)
-    assert (found.fate, found.input_index) == (INPUT, index)
+    assert (found.kind, found.input_index) == (INPUT, index)
 
 
 @pytest.mark.parametrize(
@@ -235,6 +247,6 @@ def test_every_answer_has_a_fate_and_is_never_taken_for_success(
     status: int, code: Any, message: str, headers: dict[str, str]
 ) -> None:
     found = refuse(error(message, code), status, **headers)
-    assert found.fate not in (Fate.OK, Fate.NOT_SENT, Fate.NO_ANSWER)
+    assert found.kind not in (OutcomeKind.OK, OutcomeKind.NOT_SENT, OutcomeKind.NO_ANSWER)
     assert found.code
     assert found.status == status

@@ -27,9 +27,9 @@ EVENTS = [
 ]
 
 
-def decode(pieces: list[bytes]) -> list[Event]:
+def decode(parts: list[bytes]) -> list[Event]:
     decoder = SseDecoder()
-    return [event for piece in pieces for event in decoder.feed(piece)]
+    return [event for part in parts for event in decoder.feed(part)]
 
 
 def test_comments_fields_and_line_ends_are_read_as_the_standard_says() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.tasks.services.base import CompleteCall, Delta, Refused, StreamReader
-from penstock.workers.lanes.outcome import Fate
+from penstock.workers.lanes.outcome import OutcomeKind
 from penstock.workers.results.types import Usage
 from support.wire import endpoint, service
 
@@ -90,7 +90,7 @@ def test_however_the_bytes_are_split_the_pieces_are_the_same(cuts: list[int]) ->
 def test_a_stream_without_its_end_mark_is_cut_and_keeps_what_had_come(text: str) -> None:
     _, stream = read(text)
     outcome = refused(stream.close)
-    assert (outcome.fate, outcome.code) == (Fate.NO_ANSWER, "stream_cut")
+    assert (outcome.kind, outcome.code) == (OutcomeKind.NO_ANSWER, "stream_cut")
     assert outcome.billed
     assert all(choice.text in "Hello 😀" for choice in stream.completion().choices)
 
@@ -101,18 +101,19 @@ def test_an_end_mark_without_its_blank_line_is_an_end_all_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "fate", "code"),
+    ("text", "outcome_kind", "code"),
     [
-        (event({"error": {"message": "boom", "type": "server_error"}}), Fate.SERVER_ERROR, "server_error"),
-        (event({"error": {"message": "m", "code": "rate_limit_exceeded"}}), Fate.RATE_LIMITED, "rate_limit_exceeded"),
-        (event({"error": {"message": "m", "code": 429}}), Fate.RATE_LIMITED, "rate_limit_exceeded"),
-        (event({"error": {"message": "No.", "code": "content_filter"}}), Fate.INPUT_REFUSED, "content_filter"),
-        ('event: error\ndata: {"message": "boom"}\n\n', Fate.SERVER_ERROR, "server_error"),
-        ("data: {\"choices\": [{\"del\n\n", Fate.MALFORMED, "not_json"),
-        ("data: [1]\n\n", Fate.MALFORMED, "not_an_object"),
+        (event({"error": {"message": "boom", "type": "server_error"}}), OutcomeKind.SERVER_ERROR, "server_error"),
+        (event({"error": {"message": "m", "code": "rate_limit_exceeded"}}),
+         OutcomeKind.RATE_LIMITED, "rate_limit_exceeded"),
+        (event({"error": {"message": "m", "code": 429}}), OutcomeKind.RATE_LIMITED, "rate_limit_exceeded"),
+        (event({"error": {"message": "No.", "code": "content_filter"}}), OutcomeKind.INPUT_REFUSED, "content_filter"),
+        ('event: error\ndata: {"message": "boom"}\n\n', OutcomeKind.SERVER_ERROR, "server_error"),
+        ("data: {\"choices\": [{\"del\n\n", OutcomeKind.MALFORMED, "not_json"),
+        ("data: [1]\n\n", OutcomeKind.MALFORMED, "not_an_object"),
     ],
 )  # fmt: skip
-def test_an_error_in_mid_stream_is_refused_after_what_had_come(text: str, fate: Fate, code: str) -> None:
+def test_an_error_in_mid_stream_is_refused_after_what_had_come(text: str, outcome_kind: OutcomeKind, code: str) -> None:
     stream = reader()
     came: list[Delta] = []
 
@@ -122,18 +123,18 @@ def test_an_error_in_mid_stream_is_refused_after_what_had_come(text: str, fate: 
 
     outcome = refused(feed)
     assert [delta.text for delta in came] == ["Hel"]
-    assert (outcome.fate, outcome.code) == (fate, code)
+    assert (outcome.kind, outcome.code) == (outcome_kind, code)
 
 
 def test_tool_calls_come_in_pieces_and_end_whole() -> None:
-    pieces = [
+    parts = [
         {"role": "assistant", "content": None,
          "tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]},
         {"tool_calls": [{"index": 1, "id": "call_2", "function": {"name": "g", "arguments": "{}"}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": " 1}"}}]},
     ]  # fmt: skip
-    _, stream = read("".join(chunk(piece) for piece in pieces) + chunk(reason="tool_calls") + DONE)
+    _, stream = read("".join(chunk(part) for part in parts) + chunk(reason="tool_calls") + DONE)
     choice = stream.completion().choices[0]
     assert choice.tool_calls == [
         {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}},
@@ -142,7 +143,7 @@ def test_tool_calls_come_in_pieces_and_end_whole() -> None:
 
 
 def test_choices_are_kept_apart() -> None:
-    text = "".join(chunk({"content": piece}, index=n) for piece, n in [("a", 1), ("x", 0), ("b", 1), ("y", 0)])
+    text = "".join(chunk({"content": part}, index=n) for part, n in [("a", 1), ("x", 0), ("b", 1), ("y", 0)])
     _, stream = read(text + DONE)
     assert [(c.index, c.text) for c in stream.completion().choices] == [(0, "xy"), (1, "ab")]
 

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from penstock.tasks.services.base import Refused
 from penstock.tasks.services.wire import vectors
-from penstock.workers.lanes.outcome import Fate
+from penstock.workers.lanes.outcome import OutcomeKind
 
 
 def b64(*values: float) -> str:
@@ -23,7 +23,7 @@ def b64(*values: float) -> str:
 def refused(call: Any) -> str:
     with pytest.raises(Refused) as caught:
         call()
-    assert caught.value.outcome.fate is Fate.MALFORMED
+    assert caught.value.outcome.kind is OutcomeKind.MALFORMED
     assert caught.value.outcome.message
     return caught.value.outcome.code
 

@@ -31,7 +31,7 @@ def test_an_answer_is_the_same_for_the_same_prompt_and_choices_differ():
     first = generate("What is a penstock?", 0, 30, None)
     assert first == generate("What is a penstock?", 0, 30, None)
     assert first.text != generate("What is a penstock?", 1, 30, None).text
-    assert (len(first.pieces), first.finish_reason) == (30, "stop")
+    assert (len(first.parts), first.finish_reason) == (30, "stop")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_signature_of_botocore_is_right_and_any_change_makes_it_wrong(path):
 
 def test_an_operation_finds_its_states_one_by_one_after_its_errors():
     job = ImageJob("id", "p", 1, ("notRunning", "running", "succeeded"), errors=2)
-    found = [(job.poll(), job.ended) for _ in range(6)]
+    found = [(job.poll(), job.finished) for _ in range(6)]
     assert found == [
         (None, False),
         (None, False),
@@ -172,8 +172,8 @@ def test_an_operation_finds_its_states_one_by_one_after_its_errors():
 
 def test_an_operation_that_fails_at_once_has_ended_at_its_first_poll():
     job = ImageJob("id", "p", 1, ("failed",))
-    assert not job.ended
-    assert (job.poll(), job.ended) == ("failed", True)
+    assert not job.finished
+    assert (job.poll(), job.finished) == ("failed", True)
 
 
 @pytest.mark.parametrize(

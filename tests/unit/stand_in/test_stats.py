@@ -51,8 +51,8 @@ def test_a_short_run_has_a_short_span_and_gaps_count_as_idle():
 
 def test_keys_are_kept_as_hashes_only():
     stats = Stats()
-    stats.arrived(0.0, "p", "sk-secret")
-    stats.arrived(0.0, "p", "")
+    stats.result(0.0, "p", "sk-secret")
+    stats.result(0.0, "p", "")
     report = stats.report(1.0, None, None)
     assert "sk-secret" not in str(report)
     assert report["api_keys"].get("none") == 1
@@ -62,7 +62,7 @@ def test_keys_are_kept_as_hashes_only():
 def test_the_most_requests_in_flight_are_remembered():
     stats = Stats()
     for _ in range(3):
-        stats.arrived(1.0, "p", "")
+        stats.result(1.0, "p", "")
     for _ in range(3):
         stats.left(2.0)
     report = stats.report(3.0, None, None)

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.config.endpoints.services import Caps, TaskType
-from penstock.tasks.request.packing import HEADROOM, HOPELESS, REQUEST_BYTES, budget_tokens, hopeless, pack, pack_for
+from penstock.tasks.request.packing import (
+    CERTAINLY_TOO_LONG,
+    HEADROOM,
+    REQUEST_BYTES,
+    budget_tokens,
+    certainly_too_long,
+    pack,
+)
 
 WIDE = Caps(inputs=2048, input_tokens=8192, request_tokens=300_000)
 SIZES = st.lists(st.one_of(st.integers(0, 2000), st.integers(0, 5_000_000)), max_size=200)
@@ -131,19 +138,20 @@ def test_full_requests_can_use_the_whole_quota_of_tokens(rpm: float | None, tpm:
 
 def test_an_endpoints_caps_and_limits_are_used() -> None:
     made = Endpoint("a", TaskType.TEXT_EMBEDDING, "openai", {}, rate_limit=RateLimit(None, 24_000), caps=WIDE)
-    assert [list(each) for each in pack_for(made, [400] * 5)] == [[0, 1], [2, 3], [4]]
-    assert [list(each) for each in pack_for(made, [400] * 5, 8.0)] == [[0, 1, 2, 3], [4]]
+    budget = budget_tokens(made.rate_limit)
+    assert [list(each) for each in pack([400] * 5, made.caps, budget)] == [[0, 1], [2, 3], [4]]
+    assert [list(each) for each in pack([400] * 5, made.caps, budget, 8.0)] == [[0, 1, 2, 3], [4]]
 
 
 @pytest.mark.parametrize(
-    ("text", "caps", "is_hopeless"),
+    ("text", "caps", "is_too_long"),
     [
         ("", WIDE, False),
-        ("a" * int(8192 * 4 * HOPELESS), WIDE, False),
-        ("a" * int(8192 * 4 * HOPELESS + 1), WIDE, True),
-        ("€" * int(8192 * 4 * HOPELESS / 3 + 1), WIDE, True),
+        ("a" * int(8192 * 4 * CERTAINLY_TOO_LONG), WIDE, False),
+        ("a" * int(8192 * 4 * CERTAINLY_TOO_LONG + 1), WIDE, True),
+        ("€" * int(8192 * 4 * CERTAINLY_TOO_LONG / 3 + 1), WIDE, True),
         ("a" * 10_000_000, Caps(), False),
     ],
 )
-def test_only_what_no_tokenizer_could_fit_is_refused_unasked(text: str, caps: Caps, is_hopeless: bool) -> None:
-    assert hopeless(text, caps) is is_hopeless
+def test_only_what_no_tokenizer_could_fit_is_refused_unasked(text: str, caps: Caps, is_too_long: bool) -> None:
+    assert certainly_too_long(text, caps) is is_too_long

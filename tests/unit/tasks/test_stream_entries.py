@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from penstock.config.errors import CutStream, InferenceFailed, LaneParked
 from penstock.tasks.completion import stream_entries
-from penstock.tasks.completion.stream_entries import Entry, Reader, pieces_of
+from penstock.tasks.completion.stream_entries import Reader, StreamEntry, deltas_of
 from penstock.tasks.services.base import Delta
 from penstock.workers.results.types import Choice, CompleteResult, Usage
 
 
-def stored(fields: Iterable[dict[Any, Any]], start: int = 1) -> list[Entry]:
+def stored(fields: Iterable[dict[Any, Any]], start: int = 1) -> list[StreamEntry]:
     """Return entries as Redis gives them back."""
     return [
         (b"%d-0" % n, {k.encode(): v if isinstance(v, bytes) else str(v).encode() for k, v in each.items()})
@@ -25,8 +25,8 @@ def stored(fields: Iterable[dict[Any, Any]], start: int = 1) -> list[Entry]:
 
 
 def run(name: str, texts: Iterable[str], ended: bool = True) -> list[dict[Any, Any]]:
-    pieces = [stream_entries.piece(name, n, Delta(text)) for n, text in enumerate(texts)]
-    return [stream_entries.begin(name), *pieces, *([stream_entries.end(name, len(pieces))] if ended else [])]
+    parts = [stream_entries.delta_entry(name, n, Delta(text)) for n, text in enumerate(texts)]
+    return [stream_entries.begin(name), *parts, *([stream_entries.end(name, len(parts))] if ended else [])]
 
 
 def text_of(deltas: Iterable[Delta]) -> str:
@@ -42,7 +42,7 @@ def test_deltas_come_back_as_they_were_put() -> None:
     raw = {"choices": [{"index": 1, "delta": {"tool_calls": [{"index": 0}]}}]}
     deltas = [Delta("a", 1, None, None, "m"), Delta("", 1, "tool_calls", usage, "m", raw)]
     reader = Reader()
-    entries = [stream_entries.begin("r"), *(stream_entries.piece("r", n, each) for n, each in enumerate(deltas))]
+    entries = [stream_entries.begin("r"), *(stream_entries.delta_entry("r", n, each) for n, each in enumerate(deltas))]
     assert list(reader.take(stored(entries))) == deltas
     assert not reader.done
     assert reader.position == b"3-0"
@@ -59,7 +59,9 @@ def test_deltas_come_back_as_they_were_put() -> None:
 )
 def test_what_the_provider_sent_is_kept_where_it_says_more_than_the_text(raw: dict[str, Any], kept: bool) -> None:
     reader = Reader()
-    delta = list(reader.take(stored([stream_entries.begin("r"), stream_entries.piece("r", 0, Delta("a", raw=raw))])))
+    delta = list(
+        reader.take(stored([stream_entries.begin("r"), stream_entries.delta_entry("r", 0, Delta("a", raw=raw))]))
+    )
     assert bool(delta[0].raw) is kept
 
 
@@ -99,7 +101,7 @@ def test_a_name_that_is_no_error_of_ours_is_not_made() -> None:
 
 
 def test_a_new_run_restarts_and_the_old_ones_late_words_are_passed_over() -> None:
-    late = [stream_entries.piece("old", 1, Delta("c")), stream_entries.end("old", 2)]
+    late = [stream_entries.delta_entry("old", 1, Delta("c")), stream_entries.end("old", 2)]
     reader = Reader()
     deltas = list(reader.take(stored([*run("old", ["a"], ended=False), *run("new", ["a", "b"], ended=False), *late])))
     assert [delta.restart for delta in deltas] == [False, True, False, False]
@@ -137,12 +139,12 @@ def test_a_stream_whose_beginning_is_cut_off_waits_for_the_result() -> None:
 
 def test_a_whole_answer_as_pieces_has_every_choice() -> None:
     result = CompleteResult((Choice(0, "a", "stop"), Choice(1, "", "tool_calls", {"tool_calls": [{"id": "1"}]})))
-    pieces = pieces_of(result)
-    assert [(piece.index, piece.text, piece.finish_reason) for piece in pieces] == [
+    parts = deltas_of(result)
+    assert [(delta_entry.index, delta_entry.text, delta_entry.finish_reason) for delta_entry in parts] == [
         (0, "a", "stop"),
         (1, "", "tool_calls"),
     ]
-    assert pieces[1].raw["choices"][0]["message"]["tool_calls"] == [{"id": "1"}]
+    assert parts[1].raw["choices"][0]["message"]["tool_calls"] == [{"id": "1"}]
 
 
 @given(st.data())
