@@ -18,6 +18,7 @@ from penstock.cli.call.task_client import read_settings, read_text, task_client
 from penstock.cli.options import AsJson, InferenceId, VendorSettings
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType, load_service
+from penstock.config.settings import load_settings
 from penstock.workers.results.types import ImageResult
 
 
@@ -61,15 +62,16 @@ def _where(out: str | None) -> Any:
 
 
 async def _keep(result: ImageResult, where: Any, name: str, endpoint: Endpoint, prompt: str) -> ImageResult:
-    from penstock.tasks.images.store import keep_all
-    from penstock.tasks.request.http import close_client
+    from penstock.tasks.images.store import Downloader, keep_all
+    from penstock.tasks.request.http import HttpClient
     from penstock.tasks.services.base import ImageCall
 
     own = load_service(endpoint.service).image_request(endpoint, ImageCall(prompt)).url
+    http = HttpClient(load_settings().connect_timeout_s)
     try:
-        return await keep_all(result, where, name, own, endpoint.timeout_s)
+        return await keep_all(result, where, name, Downloader(http, own, endpoint.timeout_s))
     finally:
-        await close_client()
+        await http.aclose()
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ def chunk(text: str, endpoint_id: str) -> list[dict[str, Any]]:
             f"[text] must be a string, not {type(text).__name__}: chunk one text per call, several with "
             "celery.group(chunk.s(text, endpoint_id) for text in texts)"
         )
-    return split(text, runtime().directory.get(endpoint_id))
+    return split(text, runtime().endpoints.get(endpoint_id))
 
 
 def split(text: str, endpoint: Endpoint) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType
-from penstock.config.errors import InputInvalid, WrongTaskType
+from penstock.config.errors import InputInvalid
 from penstock.tasks.embedding.batch import EmbedBatch, embed_positions, in_parallel
-from penstock.tasks.embedding.coalescer import coalescer, small
+from penstock.tasks.embedding.coalescer import coalescers, small
 from penstock.tasks.embedding.progress import Progress
-from penstock.tasks.request.caller import Caller, parked
+from penstock.tasks.request.caller import Caller
+from penstock.tasks.request.endpoints import endpoint_for
 from penstock.tasks.request.packing import budget_tokens, certainly_too_long, pack
 from penstock.workers.app import app
-from penstock.workers.lanes.lane import LaneClosed
 from penstock.workers.lanes.tokens import byte_length
 from penstock.workers.pool.loop import wait
 from penstock.workers.results.types import EmbedResult, Failure, empty_vectors
@@ -51,30 +51,17 @@ def embed(self: Any, texts: Sequence[Any], endpoint_id: str, **overrides: Any) -
 
 async def _embed(task: Any, texts: Sequence[Any], endpoint_id: str, overrides: Mapping[str, Any]) -> EmbedResult:
     shared = runtime()
-    endpoint = shared.directory.get(endpoint_id)
-    if endpoint.task_type not in EMBEDDING:
-        raise WrongTaskType(
-            f"[{endpoint_id}] is a {endpoint.task_type} endpoint: `embed` needs one of type "
-            f"{' or '.join(EMBEDDING)}; see `penstock endpoint list`"
-        )
+    endpoint = endpoint_for("embed", EMBEDDING, endpoint_id, shared)
     batch = prepare(endpoint, texts, overrides)
     progress = Progress(shared, task.request)
-    progress.restore(batch)
-    while closed := await _closed(_work(shared, endpoint, batch, progress)):
-        if closed.state == "parked" and not progress.delivery.bulk:
-            raise parked(endpoint, closed)
-        await progress.hand_back(batch, closed)  # returns only where there is no broker
+    await progress.restore(batch)
+    await progress.delivery.until_open(
+        endpoint,
+        work=lambda: _work(shared, endpoint, batch, progress),
+        keep=lambda closed: progress.keep(batch, closed),
+    )
     await progress.finish()
     return result(batch)
-
-
-async def _closed(work: Awaitable[None]) -> LaneClosed | None:
-    """Await work; return the closed lane that stopped it. (Raised from an ``except``, Celery would log it whole.)"""
-    try:
-        await work
-    except LaneClosed as closed:
-        return closed
-    return None
 
 
 async def _work(shared: Runtime, endpoint: Endpoint, batch: EmbedBatch, progress: Progress) -> None:
@@ -85,9 +72,7 @@ async def _work(shared: Runtime, endpoint: Endpoint, batch: EmbedBatch, progress
         return
     sizes = [batch.sizes[n] for n in positions]
     if not bulk and small(sizes) and len(positions) == len(batch.inputs) and not batch.attempts + batch.refusals:
-        batch.take_in(
-            await coalescer(shared, endpoint, batch.task_settings, batch.input_type).embed(batch.inputs, sizes)
-        )
+        batch.take_in(await coalescers(shared).embed(endpoint, batch))
         return
     caller = Caller(shared, endpoint, bulk=bulk)
     ratio = caller.lane.ratio.bytes_per_token

@@ -9,17 +9,18 @@ from celery import states
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType
-from penstock.config.errors import InputInvalid, WrongTaskType
+from penstock.config.errors import InputInvalid
 from penstock.tasks.completion.task import divide
 from penstock.tasks.images.generation import Generation, ImageOptions
 from penstock.tasks.images.record import OperationRecord, record_key
 from penstock.tasks.images.store import store
 from penstock.tasks.request.delivery import Delivery
+from penstock.tasks.request.endpoints import endpoint_for
 from penstock.tasks.services.base import ImageCall
 from penstock.workers.app import app
 from penstock.workers.pool.loop import wait
 from penstock.workers.results.types import CompleteResult, ImageResult
-from penstock.workers.runtime import Runtime, runtime
+from penstock.workers.runtime import runtime
 from penstock.workers.task import LaneTask
 
 #: Seconds after its submit at which an operation is given up.
@@ -84,7 +85,7 @@ async def _generate(
 ) -> ImageResult:
     shared = runtime()
     delivery = Delivery(shared, task.request)
-    endpoint = _endpoint(shared, endpoint_id)
+    endpoint = endpoint_for("generate_image", (TaskType.IMAGE_GENERATION,), endpoint_id, shared)
     call = prepare(endpoint, prompt, given)
     out, delete, deadline_s = options
     if not isinstance(deadline_s, int | float) or not 0 < deadline_s <= 86_400:
@@ -105,16 +106,6 @@ def _announcer(task: Any, delivery: Delivery) -> Any:
             task.update_state(state=state, meta=meta)
 
     return announce
-
-
-def _endpoint(shared: Runtime, endpoint_id: str) -> Endpoint:
-    endpoint = shared.directory.get(endpoint_id)
-    if endpoint.task_type is not TaskType.IMAGE_GENERATION:
-        raise WrongTaskType(
-            f"[{endpoint_id}] is a {endpoint.task_type} endpoint: `generate_image` needs one of type "
-            f"{TaskType.IMAGE_GENERATION}; see `penstock endpoint list`"
-        )
-    return endpoint
 
 
 def prepare(endpoint: Endpoint, prompt: Any, given: Mapping[str, Any]) -> ImageCall:

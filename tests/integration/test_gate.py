@@ -21,8 +21,9 @@ from penstock.workers.broker import transport
 from penstock.workers.broker.gate import BULK_HORIZON_MS, INTERACTIVE_HORIZON_MS, Gate, Offer, share
 from penstock.workers.lanes.keys import lane_key
 from penstock.workers.lanes.limiter import change_lane
-from penstock.workers.lanes.window import FIRST, window
+from penstock.workers.lanes.window import FIRST
 from penstock.workers.lua import script
+from penstock.workers.runtime import runtime
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
 
@@ -194,7 +195,7 @@ def put(client: redis.Redis, inference_id: str, rpm: float | None = 600) -> str:
 @pytest.fixture
 def gate(valkey: ValkeyServer, home: Path, broker_url: str) -> Iterator[tuple[Gate, redis.Redis]]:
     with valkey.client() as client:
-        yield Gate(client, load_settings().key_prefix), client
+        yield Gate(runtime()), client
 
 
 def bulk(inference_id: str) -> str:
@@ -222,7 +223,7 @@ def test_interactive_queues_come_first_and_queues_without_a_lane_are_always_open
 
 def test_a_queue_of_which_a_window_is_in_flight_is_left_out(gate: tuple[Gate, redis.Redis]) -> None:
     made, client = gate
-    held = window(put(client, "gate-two"))
+    held = runtime().quotas.of(put(client, "gate-two")).window
     held.rate, held.latency_s = 10.0, 1.0
     size = held.size(100)
     queue = bulk("gate-two")
@@ -287,7 +288,7 @@ def test_a_worker_holds_its_window_of_a_lane_however_much_waits(
     channel: Callable[..., Any], gate: tuple[Gate, redis.Redis], valkey: ValkeyServer
 ) -> None:
     _, client = gate
-    held_window = window(put(client, "deep"))
+    held_window = runtime().quotas.of(put(client, "deep")).window
     held_window.rate, held_window.latency_s = 10.0, 0.1
     fill(valkey, bulk("deep"), 2000)
     held, turn = channel(bulk("deep"), prefetch=100)

@@ -24,12 +24,13 @@ from kombu.utils.json import dumps, loads
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import PenstockError
 from penstock.config.names import parse_queue
-from penstock.config.redis import connect, is_redis
+from penstock.config.redis import is_redis
 from penstock.config.settings import load_settings
 from penstock.workers.embedded.broker import urls
-from penstock.workers.endpoint_cache import Directory
+from penstock.workers.endpoint_cache import EndpointCache
 from penstock.workers.lanes.keys import due_key, due_messages_key, holder_key
 from penstock.workers.lua import async_script, script
+from penstock.workers.runtime import runtime
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +90,6 @@ class DueWatcher(bootsteps.StartStopStep):
         super().__init__(consumer, **kwargs)
         self._settings = load_settings()
         self._url = urls(self._settings).broker
-        self._client: redis.Redis | None = None
-        self._directory: Directory | None = None
         self._queues: set[str] = set()
         self._entry: Any = None
 
@@ -113,17 +112,15 @@ class DueWatcher(bootsteps.StartStopStep):
     def look(self, consumer: Any) -> None:
         """Put what is due on its queue; consume the operations' queues of those lanes that this worker serves."""
         try:
-            if self._client is None or self._directory is None:
-                self._client = connect(self._url)
-                self._directory = Directory(self._client, self._settings)
-            self._follow(consumer, self._directory)
-            put_due(self._client, self._settings.key_prefix)
+            shared = runtime()
+            self._follow(consumer, shared.endpoints)
+            put_due(shared.client, self._settings.key_prefix)
         except (PenstockError, redis.RedisError, OSError) as exc:
             logger.warning("what is due cannot be looked up (%s); trying again", exc)
 
-    def _follow(self, consumer: Any, directory: Directory) -> None:
+    def _follow(self, consumer: Any, known: EndpointCache) -> None:
         lanes = {parse_queue(queue.name) for queue in consumer.task_consumer.queues}
-        endpoints = [directory.find(lane[0]) for lane in lanes if lane is not None]
+        endpoints = [known.find(lane[0]) for lane in lanes if lane is not None]
         wanted = {
             operations_queue(endpoint.inference_id)
             for endpoint in endpoints

@@ -34,6 +34,7 @@ from penstock.workers.broker.gate import Gate
 from penstock.workers.broker.leases import HEARTBEAT_S, Leases
 from penstock.workers.lanes.keys import bell_key, holder_key
 from penstock.workers.lua import script
+from penstock.workers.runtime import runtime
 
 SCHEMES = {"redis": "penstock", "rediss": "penstocks", "redis+socket": "penstock+socket"}
 BELLS = 16
@@ -172,7 +173,7 @@ class Channel(kombu_redis.Channel):
     @cached_property
     def gate(self) -> Gate:
         """Which queues may be taken from now."""
-        return Gate(self.plain, self.global_keyprefix)
+        return Gate(runtime())
 
     # Taking -----------------------------------------------------------------------------------------
 

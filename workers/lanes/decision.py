@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from penstock.workers.lanes.outcome import Outcome, OutcomeKind
@@ -84,11 +84,13 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do. ``delay_s`` goes with WAIT; ``isolate`` with SPLIT, the input to set apart if it is known."""
+    """What to do. ``delay_s`` goes with WAIT; ``isolate`` with SPLIT, the input to set apart if it is known; ``cool_s``
+    with a refusal for pace, whatever the step: the seconds for which the lane cools."""
 
     step: Step
     delay_s: float = 0.0
     isolate: int | None = None
+    cool_s: float = field(default=0.0, compare=False)
 
 
 def decide(
@@ -108,7 +110,7 @@ def decide(
         case OutcomeKind.QUOTA_EXHAUSTED | OutcomeKind.UNAUTHORIZED | OutcomeKind.NOT_FOUND:
             return Decision(Step.PARK)
         case OutcomeKind.RATE_LIMITED:
-            return _paced(outcome, attempt, policy, uniform)
+            return replace(_paced(outcome, attempt, policy, uniform), cool_s=_cool_down(outcome, policy, uniform))
         case OutcomeKind.TOO_LARGE | OutcomeKind.INPUT_REFUSED | OutcomeKind.REQUEST_REFUSED:
             return _refused(outcome, attempt, policy, uniform)
         case _:
@@ -130,6 +132,11 @@ def _paced(outcome: Outcome, attempt: Attempt, policy: Policy, uniform: Callable
     if outcome.delay_s is not None:
         return Decision(Step.WAIT, outcome.delay_s)
     return Decision(Step.WAIT, max(0.25, backoff(attempt.refusals, uniform)))
+
+
+def _cool_down(outcome: Outcome, policy: Policy, uniform: Callable[[float, float], float]) -> float:
+    wanted = max(0.25, backoff(1, uniform)) if outcome.delay_s is None else outcome.delay_s
+    return min(wanted, policy.max_delay_s)
 
 
 def _refused(outcome: Outcome, attempt: Attempt, policy: Policy, uniform: Callable[[float, float], float]) -> Decision:

@@ -1,9 +1,8 @@
-"""How many messages of a lane one process should hold: rate x latency, bounded. In memory, one a process."""
+"""How many messages of a lane one process should hold: rate x latency, bounded. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 #: Seconds of its schedule that a worker holds in advance, so that the next slot always finds a request ready.
@@ -47,17 +46,3 @@ class LaneWindow:
     def size_interactive(self, cap: int) -> int:
         """Messages of interactive work to hold, at most ``cap``."""
         return max(1, min(cap, max(INTERACTIVE, self.size(cap))))
-
-
-_windows: dict[str, LaneWindow] = {}
-
-
-def window(quota: str) -> LaneWindow:
-    """Return this process's window of a quota."""
-    return _windows.setdefault(quota, LaneWindow())
-
-
-def forget_all(keep: Callable[[str], bool] = lambda quota: False) -> None:
-    """Forget windows whose quota is gone (``keep`` says which stay)."""
-    for quota in [known for known in _windows if not keep(known)]:
-        del _windows[quota]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.tasks.request.caller import RetryState
+from penstock.tasks.request.retry import RetryState
 from penstock.workers.lanes.decision import (
     BASE_S,
     CAP_S,
@@ -142,7 +142,18 @@ TABLE += [
 
 
 @pytest.mark.parametrize(
-    ("outcome_kind", "should_retry", "delay_s", "attempts", "refusals", "elapsed_s", "inputs", "others_served", "wanted"), TABLE
+    (
+        "outcome_kind",
+        "should_retry",
+        "delay_s",
+        "attempts",
+        "refusals",
+        "elapsed_s",
+        "inputs",
+        "others_served",
+        "wanted",
+    ),
+    TABLE,
 )
 def test_the_table(
     outcome_kind: OutcomeKind,
