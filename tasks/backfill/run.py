@@ -28,12 +28,12 @@ from penstock.tasks.backfill.dispatch.settle import Meaning, settle
 from penstock.tasks.backfill.dispatch.window import window_of
 from penstock.tasks.backfill.ledger.folder import OutputFolder, open_folder
 from penstock.tasks.backfill.ledger.jobs import remember
-from penstock.tasks.backfill.plan.batch import Batch, Plan
+from penstock.tasks.backfill.plan.batch import DIGEST_BYTES, Batch, Plan
 from penstock.tasks.backfill.plan.chunker import Chunker
 from penstock.tasks.backfill.plan.feed import Feed
 from penstock.tasks.backfill.plan.job import BackfillJob
 from penstock.tasks.backfill.plan.planner import Planner, place_of
-from penstock.tasks.backfill.plan.seen import DEFAULT_TEXTS, DIGEST_BYTES, Seen
+from penstock.tasks.backfill.plan.seen import DEFAULT_TEXTS, Seen
 from penstock.tasks.backfill.progress import Snapshot, Watch, quota_use
 from penstock.tasks.backfill.sources import Row
 from penstock.tasks.backfill.targets.parquet import check

@@ -32,13 +32,11 @@ class Progress:
         self._saved = False
 
     async def restore(self, batch: EmbedBatch) -> None:
-        """Fill in what an earlier run of this task had got, and what it had cost.
+        """Fill in what an earlier run of a message that was delivered again had got, and what it had cost.
 
         Inputs of a run that ended without a trace (its worker was killed) may have been sent: they count as possibly
         billed twice.
         """
-        if not self.delivery.redelivered:
-            return
         client = self._runtime.async_client()
         kept: dict[Any, Any] = await client.hgetall(self._key)
         if kept:

@@ -54,7 +54,8 @@ async def _embed(task: Any, texts: Sequence[Any], endpoint_id: str, overrides: M
     endpoint = endpoint_for("embed", EMBEDDING, endpoint_id, shared)
     batch = prepare(endpoint, texts, overrides)
     progress = Progress(shared, task.request)
-    await progress.restore(batch)
+    if progress.delivery.redelivered:
+        await progress.restore(batch)
     await progress.delivery.until_open(
         endpoint,
         work=lambda: _work(shared, endpoint, batch, progress),
@@ -97,38 +98,43 @@ def prepare(endpoint: Endpoint, texts: Any, overrides: Mapping[str, Any]) -> Emb
         raise InputInvalid(f"[texts] must be a list of strings, not {type(texts).__name__}")
     settings = {**endpoint.task_settings, **overrides}
     input_type = settings.pop("input_type", None)
-    inputs: list[Any] = []
-    failures: dict[int, Failure] = {}
     images = endpoint.task_type is TaskType.IMAGE_EMBEDDING
-    for n, given in enumerate(texts):
-        value, fault = _image(given) if images else _text(given, endpoint)
-        inputs.append(value)
-        if fault is not None:
-            failures[n] = Failure(n, *fault)
-    sizes = [_size(value) for value in inputs]
+    inputs = [_image(given) if images else _text(given) for given in texts]
+    sizes = [byte_length(value if isinstance(value, str) else str(value)) for value in inputs]
+    fault = _image_fault if images else _text_fault
+    faults = {n: fault(value, sizes[n], endpoint) for n, value in enumerate(inputs)}
+    failures = {n: Failure(n, *why) for n, why in faults.items() if why is not None}
     return EmbedBatch(inputs, sizes, input_type, settings, failures=failures)
 
 
-def _text(given: Any, endpoint: Endpoint) -> tuple[str, tuple[str, str] | None]:
-    text = given.get("text") if isinstance(given, Mapping) else given
+Fault = tuple[str, str] | None
+
+
+def _text(given: Any) -> Any:
+    """Return a text, or what was given in its place."""
+    return given.get("text") if isinstance(given, Mapping) else given
+
+
+def _text_fault(text: Any, size: int, endpoint: Endpoint) -> Fault:
+    """Return the code and message of a text that can never be sent, None for any other."""
     if not isinstance(text, str):
-        return "", ("invalid_text", f"a text must be a string, not {type(text).__name__}")
+        return "invalid_text", f"a text must be a string, not {type(text).__name__}"
     if not text.strip():
-        return text, ("empty_text", "the text is empty or white space; services refuse such input")
-    if certainly_too_long(text, endpoint.caps):
+        return "empty_text", "the text is empty or white space; services refuse such input"
+    if certainly_too_long(size, endpoint.caps):
         limit = endpoint.caps.input_tokens
-        return text, ("input_too_long", f"the text is far over the {limit} tokens of one input: chunk it first")
-    return text, None
+        return "input_too_long", f"the text is far over the {limit} tokens of one input: chunk it first"
+    return None
 
 
-def _image(given: Any) -> tuple[Any, tuple[str, str] | None]:
-    if isinstance(given, Mapping) and isinstance(given.get("image"), str):
-        return dict(given), None
-    return given, ("invalid_image", 'an input must be a mapping such as {"image": "data:image/png;base64,..."}')
+def _image(given: Any) -> Any:
+    return dict(given) if isinstance(given, Mapping) else given
 
 
-def _size(value: Any) -> int:
-    return byte_length(value if isinstance(value, str) else str(value))
+def _image_fault(image: Any, size: int, endpoint: Endpoint) -> Fault:
+    if isinstance(image, dict) and isinstance(image.get("image"), str):
+        return None
+    return "invalid_image", 'an input must be a mapping such as {"image": "data:image/png;base64,..."}'
 
 
 def result(batch: EmbedBatch) -> EmbedResult:

@@ -11,8 +11,17 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from penstock.config.endpoints.services import Caps
-from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, Duplicate, OutputRow, Plan, Position, name_task
-from penstock.tasks.backfill.plan.seen import Seen, SeenIds, digest
+from penstock.tasks.backfill.plan.batch import (
+    Batch,
+    DeadLetter,
+    Duplicate,
+    OutputRow,
+    Plan,
+    Position,
+    digest,
+    name_task,
+)
+from penstock.tasks.backfill.plan.seen import Seen, SeenIds
 from penstock.tasks.backfill.sources import Document, InvalidRow, Row
 from penstock.tasks.request.packing import CERTAINLY_TOO_LONG, pack
 from penstock.workers.lanes.tokens import BYTES_PER_TOKEN
