@@ -60,6 +60,13 @@ class EndpointCache:
         self.refresh()
         return self._endpoints.get(inference_id)
 
+    def __len__(self) -> int:
+        return len(self._endpoints)
+
+    def cached(self, inference_id: str) -> Endpoint | None:
+        """Return an endpoint as of the last look, without looking."""
+        return self._endpoints.get(inference_id)
+
     def all(self) -> list[Endpoint]:
         """Return every endpoint."""
         self.refresh()

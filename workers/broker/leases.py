@@ -1,33 +1,37 @@
 """Leases on messages in flight: whose work it is, renewed while it is done, by this process as a whole.
 
-A message that a worker has taken stands in the broker as unacknowledged, with the time of its last renewal by the
-server's clock. A live worker renews every few seconds from a thread of its own, whatever its event loops do; when a
-worker dies, its messages' leases run out and another worker puts them on their queues again.
+A message that a worker has taken stands in the broker as leased, with the time of its last renewal by the server's
+clock. A live worker renews every few seconds from a thread of its own, whatever its event loops do; when a worker dies,
+its messages' leases run out and another worker puts them on their queues again.
 
 Leases belong to the process, not to a connection: when the broker's connection breaks and comes back, work in flight
-goes on, keeps its lease and is acknowledged over the new connection. (kombu would put such messages back on the queue
-at reconnection, and they would run twice.)
+goes on, keeps its lease and is acknowledged over the new connection. Nobody waits for the broker to acknowledge: the
+same thread does it, many in one round trip, and keeps what it could not tell a broker that is away.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
 import redis
 from kombu.utils.json import dumps, loads
 
-from penstock.workers.lanes.keys import bell_key, holder_key
+from penstock.config.names import holder_key, unacked_index_key, unacked_key
+from penstock.workers.broker.bells import ring
 from penstock.workers.lua import script
 
 logger = logging.getLogger(__name__)
 
-#: Fallback for the settings' own, in seconds.
-HEARTBEAT_S = 4.0
+#: Seconds between two looks at leases that have run out.
+LOOK_S = 1.0
+#: Leases that have run out, put back in one look.
+LAPSED_AT_ONCE = 100
 
 
 class Leases:
@@ -36,42 +40,54 @@ class Leases:
     Args:
         connect: makes a client for the broker.
         prefix: prefix of all keys.
-        names: of kombu's sorted set of leases and its hash of messages, without the prefix.
         heartbeat_s: seconds between renewals.
+        visibility_s: seconds after its last renewal at which a lease has run out.
+        on_end: is called, from any thread, when a lease has ended.
     """
 
     def __init__(
         self,
         connect: Callable[[], redis.Redis],
         prefix: str,
-        names: tuple[str, str] = ("unacked_index", "unacked"),
-        heartbeat_s: float = HEARTBEAT_S,
+        heartbeat_s: float,
+        visibility_s: float,
+        on_end: Callable[[], object] = lambda: None,
     ) -> None:
-        self._connect, self._prefix, self._heartbeat_s = connect, prefix, heartbeat_s
-        self._keys = [*(f"{prefix}{name}" for name in names), holder_key(prefix)]
+        self._connect, self._prefix = connect, prefix
+        self._heartbeat_s, self._visibility_s, self._on_end = heartbeat_s, visibility_s, on_end
+        self.keys = [unacked_index_key(prefix), unacked_key(prefix), holder_key(prefix)]
         self._queues: dict[str, str] = {}
-        self._late_acks: set[str] = set()
+        self._counts: Counter[str] = Counter()
+        self._acks: set[str] = set()
+        self._returns: set[str] = set()
         self._lock = threading.Lock()
         self._client: redis.Redis | None = None
         self._thread: threading.Thread | None = None
-        self._closing = threading.Event()
+        self._wake, self._closing = threading.Event(), False
+
+    def start(self) -> None:
+        """Renew, acknowledge and put back from a thread of its own, until ``close``."""
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="penstock-leases", daemon=True)
+        self._thread.start()
 
     def hold(self, tag: str, queue: str) -> None:
         """Note a message just taken from ``queue``; from now on its lease is renewed."""
         with self._lock:
             self._queues[tag] = queue
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._renew_forever, name="penstock-leases", daemon=True)
-                self._thread.start()
+            self._counts[queue] += 1
 
     def holds(self, tag: str) -> bool:
         """Whether this process has the message in flight."""
         return tag in self._queues
 
+    def __len__(self) -> int:
+        return len(self._queues)
+
     def in_flight(self) -> Counter[str]:
         """Messages in flight by queue."""
         with self._lock:
-            return Counter(self._queues.values())
+            return Counter(self._counts)
 
     def tags(self) -> list[str]:
         """Delivery tags in flight."""
@@ -79,50 +95,109 @@ class Leases:
             return list(self._queues)
 
     def drop(self, tag: str) -> None:
-        """Forget a message without acknowledging it: somebody else has it, or shall have it."""
+        """Forget a message: it has ended, or somebody else has it, or shall have it."""
         with self._lock:
-            self._queues.pop(tag, None)
+            queue = self._queues.pop(tag, None)
+            if queue is not None:
+                self._counts[queue] -= 1
+                if not self._counts[queue]:
+                    del self._counts[queue]
+        self._on_end()
 
     def ack(self, tag: str) -> None:
-        """Acknowledge a message; if the broker is away, as soon as it is back."""
+        """Acknowledge a message; if the broker is away, as soon as it is back. Does not wait."""
+        with self._lock:
+            self._acks.add(tag)
         self.drop(tag)
-        try:
-            self._ack([tag])
-        except (redis.ConnectionError, redis.TimeoutError, OSError):
+        self._wake.set()
+
+    def put_back(self, tag: str) -> None:
+        """Put a message in flight on its queue again, as the next to be taken. Does not wait."""
+        with self._lock:
+            self._returns.add(tag)
+        self.drop(tag)
+        self._wake.set()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Tell the broker what has ended, put back all that is still held, and stop renewing."""
+        for tag in self.tags():
+            self.put_back(tag)
+        self._closing = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    # In the thread -----------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        renewed_at = looked_at = time.monotonic()
+        while True:
+            self._wake.wait(min(self._heartbeat_s, LOOK_S))
+            self._wake.clear()
+            closing, now = self._closing, time.monotonic()
+            try:
+                self.flush()
+                if now - renewed_at >= self._heartbeat_s:
+                    self.renew()
+                    renewed_at = now
+                if now - looked_at >= LOOK_S:
+                    self.restore_lapsed()
+                    looked_at = now
+            except (redis.RedisError, OSError) as exc:
+                logger.warning("the broker does not take what has ended (%s); trying again", exc)
+                time.sleep(0.0 if closing else min(1.0, self._heartbeat_s / 4))
+            if closing:
+                return
+
+    def flush(self) -> None:
+        """Deliver acknowledgements, and put back what was handed back."""
+        with self._lock:
+            acks, returns = list(self._acks), list(self._returns)
+        if acks:
+            self._forget(acks)
             with self._lock:
-                self._late_acks.add(tag)
+                self._acks.difference_update(acks)
+        if returns:
+            self._restore(returns)
+            with self._lock:
+                self._returns.difference_update(returns)
 
-    def put_back(self, tag: str, score: float | None = None) -> None:
-        """Put an unacknowledged message on its queue again, as the next to be taken.
+    def renew(self) -> None:
+        """Renew every lease now."""
+        held = self.tags()
+        if held:
+            script(self._redis(), "broker/renew")(keys=self.keys[:1], args=held)
 
-        Args:
-            tag: its delivery tag.
-            score: only if its lease still stands at this value (nobody has renewed it meanwhile).
-        """
-        self.drop(tag)  # first: if the broker is away, the lease runs out and another worker puts it back
+    def restore_lapsed(self) -> int:
+        """Put messages whose lease ran out, by the server's clock, on their queues again. Returns how many."""
         client = self._redis()
-        kept: Any = client.hget(self._keys[1], tag)
-        if kept is None:
-            client.zrem(self._keys[0], tag)
-            return
-        message, _, queue = loads(kept.decode())
-        message.setdefault("headers", {})["redelivered"] = True
-        properties = message.setdefault("properties", {})
-        properties.setdefault("delivery_info", {})["redelivered"] = True
-        # A new tag: the one who had it until now, if he lives after all, can no longer acknowledge it.
-        properties["delivery_tag"] = str(uuid4())
-        script(client, "broker/restore")(
-            keys=[*self._keys, f"{self._prefix}{queue}", bell_key(self._prefix, queue)],
-            args=[tag, dumps(message), "" if score is None else repr(score)],
+        seconds, micros = client.time()
+        before = seconds + micros / 1e6 - self._visibility_s
+        lapsed: Any = client.zrange(
+            self.keys[0], "-inf", before, byscore=True, offset=0, num=LAPSED_AT_ONCE, withscores=True
         )
+        scores = {_str(tag): score for tag, score in lapsed}
+        return self._restore(list(scores), scores) if scores else 0
 
-    def close(self) -> None:
-        """Stop renewing. What is still held runs out by itself."""
-        self._closing.set()
+    def _restore(self, tags: Sequence[str], scores: dict[str, float] | None = None) -> int:
+        client, queues = self._redis(), []
+        kept: Any = client.hmget(self.keys[1], tags)
+        for tag, raw in zip(tags, kept, strict=True):
+            if raw is None:
+                client.zrem(self.keys[0], tag)
+                continue
+            queue, message = _again(raw)
+            arguments = [tag, message, repr(scores[tag]) if scores else ""]
+            if script(client, "broker/restore")(keys=[*self.keys, f"{self._prefix}{queue}"], args=arguments):
+                queues.append(queue)
+                if scores:
+                    self.drop(tag)  # it was ours: we were away for too long
+        ring(client, self._prefix, queues)
+        return len(queues)
 
-    def _ack(self, tags: list[str]) -> None:
+    def _forget(self, tags: Sequence[str]) -> None:
         with self._redis().pipeline(transaction=True) as pipe:
-            index, *hashes = self._keys
+            index, *hashes = self.keys
             pipe.zrem(index, *tags)
             for each in hashes:
                 pipe.hdel(each, *tags)
@@ -133,21 +208,25 @@ class Leases:
             self._client = self._connect()
         return self._client
 
-    def _renew_forever(self) -> None:
-        while not self._closing.wait(self._heartbeat_s):
-            try:
-                self.renew()
-            except (redis.RedisError, OSError) as exc:
-                logger.warning("leases could not be renewed (%s); trying again in %.0f s", exc, self._heartbeat_s)
 
-    def renew(self) -> None:
-        """Renew every lease now, and deliver acknowledgements that had found no broker."""
-        with self._lock:
-            late = list(self._late_acks)
-        if late:
-            self._ack(late)
-            with self._lock:
-                self._late_acks.difference_update(late)
-        held = self.tags()
-        if held:
-            script(self._redis(), "broker/renew")(keys=self._keys[:1], args=held)
+def _again(raw: bytes) -> tuple[str, str]:
+    """Return a leased message's queue, and the message as it shall stand there: known to be delivered again.
+
+    A message that cannot be read is put back as it is; whoever takes it next says what is wrong with it.
+    """
+    try:
+        message, _, queue = loads(raw.decode())
+        message.setdefault("headers", {})["redelivered"] = True
+        properties = message.setdefault("properties", {})
+        properties.setdefault("delivery_info", {})["redelivered"] = True
+        # A new tag: the one who had it until now, if he lives after all, can no longer acknowledge it.
+        properties["delivery_tag"] = str(uuid4())
+        return queue, dumps(message)
+    except (ValueError, TypeError, AttributeError):
+        text = raw.decode("utf-8", "surrogateescape")
+        body, _, queue = text[1:-1].rpartition(', "", ')
+        return loads(queue), body
+
+
+def _str(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

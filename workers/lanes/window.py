@@ -13,6 +13,8 @@ INTERACTIVE = 64
 #: server that has limits nobody told us of then refuses a few requests and not all that there is room for.
 FIRST = 16
 SMOOTHING = 0.2
+#: Round trips to the broker for which a message is held beside its request: taking, reserving, storing.
+ROUND_TRIPS = 3
 #: Latency that is assumed before the first answer, in seconds.
 FIRST_GUESS_S = 0.3
 
@@ -24,12 +26,14 @@ class LaneWindow:
     Args:
         rate: requests per second that the lane may send, None without a limit and before it is known.
         latency_s: smoothed seconds from sending to answer.
+        round_trip_s: seconds to the broker and back: a message is taken, reserved for and stored in so many each.
         answers: how many have been seen.
     """
 
     rate: float | None = None
     latency_s: float = FIRST_GUESS_S
     answers: int = 0
+    round_trip_s: float = 0.0
 
     def observe(self, latency_s: float) -> None:
         """Take in one answer's latency, in seconds."""
@@ -40,7 +44,8 @@ class LaneWindow:
         """Messages of bulk work to hold, at most ``cap``."""
         if self.rate is None:
             return min(cap, FIRST + self.answers)
-        wanted = math.ceil(self.rate * (self.latency_s * 1.25 + AHEAD_S)) + 1
+        held_s = self.latency_s * 1.25 + AHEAD_S + ROUND_TRIPS * self.round_trip_s
+        wanted = math.ceil(self.rate * held_s) + 1
         return max(2, min(cap, wanted)) if cap > 1 else 1
 
     def size_interactive(self, cap: int) -> int:

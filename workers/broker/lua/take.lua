@@ -1,55 +1,117 @@
--- Take one message from the first queue whose lane may send, and note it as unacknowledged in the same step: a worker
--- that dies, or whose connection is cut, at any moment loses nothing.
+-- Take messages from the queues whose lanes may send, and lease them in the same step: a worker that dies, or whose
+-- connection is cut, at any moment loses nothing. Costs the same however many lanes there are: only those with work are
+-- looked at, those first that may have become ready.
 --
--- KEYS[1]  unacked index (sorted set: delivery tag by the time it was taken or renewed, in seconds)
--- KEYS[2]  unacked hash (delivery tag: [message, exchange, routing key] as kombu's own Redis transport keeps it)
--- KEYS[3]  holder hash (delivery tag: queue), for those who want to know what is in flight
--- KEYS[4..] queues, then the lane of each queue ("" where it has none)
--- ARGV[1]  horizon_ms: how far ahead of its slot a bulk message may be taken
--- ARGV[2]  horizon_ms for interactive messages
--- ARGV[3..] by queue: its bare name, and its class ("bulk", "interactive" or "")
--- Returns {queue index, message}, or {0, ms until a lane with waiting messages may open ("" when none waits)}.
+-- KEYS[1] lease index (sorted set: delivery tag by the time it was taken or renewed, in seconds)
+-- KEYS[2] leased messages (hash: delivery tag, [message, exchange, queue] as kombu's own Redis transport keeps it)
+-- KEYS[3] holders (hash: delivery tag, queue), for those who want to know what is in flight
+-- KEYS[4] quotas (hash: endpoint's id, name of its quota)
+-- KEYS[5..] indexes of queues with work (sorted sets: queue by the time from which a look is worth it, in ms), in the
+--          order in which they are served; or, where the worker was told its queues, none
+-- ARGV     a JSON object: prefix of all keys, tag (prefix of the new delivery tags), room (most messages to take), horizon
+--          (ms by class: how far ahead of its slot a message may be taken), allowance (most messages by class that are
+--          taken of one queue), allowances (the same by queue, where it is another), only (queues; in place of the indexes)
+-- Returns {ms until a queue with work may become ready (-1: none has work, 0: some are ready but not for this worker),
+--          tag, queue, message, tag, queue, message ...}
 
+local asked = cjson.decode(ARGV[1])
 local t = redis.call('TIME')
 local now = t[1] * 1000 + t[2] / 1000
-local n = (#KEYS - 3) / 2
-local soonest = nil
+local taken, soonest, room = {}, -1, asked.room
+-- The longest for which a queue with work is not looked at, in ms.
+local LONGEST_MS = 1000
 
--- Milliseconds until the lane opens for this class; 0: it is open; nil: not before somebody acts.
-local function closed_for(lane, class)
+local function look_again_in(ms)
+  if soonest < 0 or ms < soonest then soonest = ms end
+end
+
+-- The endpoint's id and the class of a queue; a queue without a lane has neither.
+local function parse(queue)
+  return string.match(queue, '^penstock%.(.+)%.(%a+)$')
+end
+
+-- Milliseconds until the queue's lane may send; 0: now.
+local function wait_of(queue)
+  local id, class = parse(queue)
+  if not id or class == 'operations' then return 0 end
+  local quota = redis.call('HGET', KEYS[4], id)
+  if not quota then return 0 end
+  local lane = asked.prefix .. 'lane:{' .. quota .. '}'
   local f = redis.call('HMGET', lane, 'state', 'cool', 'tr', 'tt', 'owed', 'probe')
   local state = f[1] or ''
-  if state == 'paused' then return nil end
+  if state == 'paused' then return LONGEST_MS end
   -- Interactive callers of a parked lane are told so at once; bulk waits for the operator.
-  if state == 'parked' then return class == 'interactive' and 0 or nil end
+  if state == 'parked' then return class == 'interactive' and 0 or LONGEST_MS end
   local cool = (tonumber(f[2]) or 0) - now
   if cool > 0 then return cool end
   if state == 'probing' then return math.max(0, (tonumber(f[6]) or 0) - now) end
   local ahead = math.max(tonumber(f[3]) or 0, tonumber(f[4]) or 0) - now
-  local horizon = tonumber(ARGV[2])
-  if class == 'bulk' then horizon = tonumber(ARGV[1]) + (tonumber(f[5]) or 0) end
+  local horizon = asked.horizon[class] or 0
+  if class == 'bulk' then horizon = horizon + (tonumber(f[5]) or 0) end
   return math.max(0, ahead - horizon)
 end
 
-for i = 1, n do
-  local queue, lane = KEYS[3 + i], KEYS[3 + n + i]
-  local name, class = ARGV[1 + 2 * i], ARGV[2 + 2 * i]
-  local wait = 0
-  if lane ~= '' then wait = closed_for(lane, class) end
-  if wait == 0 then
-    local message = redis.call('RPOP', queue)
-    if message then
-      -- The tag is in the properties, the last part of a message; quotes inside strings are escaped, so the last such
-      -- key is the tag itself, whatever headers there are before.
-      local tag = string.match(string.sub(message, -8192), '.*[{,]%s*"delivery_tag"%s*:%s*"([^"]+)"')
-        or string.match(message, '.*[{,]%s*"delivery_tag"%s*:%s*"([^"]+)"')
-      redis.call('ZADD', KEYS[1], now / 1000, tag)
-      redis.call('HSET', KEYS[2], tag, '[' .. message .. ', "", ' .. cjson.encode(name) .. ']')
-      redis.call('HSET', KEYS[3], tag, name)
-      return {i, message}
-    end
-  elseif wait and (not soonest or wait < soonest) and redis.call('EXISTS', queue) == 1 then
-    soonest = wait
+local function lease(queue, message)
+  local tag = asked.tag .. (#taken / 3 + 1)
+  redis.call('ZADD', KEYS[1], now / 1000, tag)
+  redis.call('HSET', KEYS[2], tag, '[' .. message .. ', "", ' .. cjson.encode(queue) .. ']')
+  redis.call('HSET', KEYS[3], tag, queue)
+  taken[#taken + 1], taken[#taken + 2], taken[#taken + 3] = tag, queue, message
+end
+
+-- Take what may be taken of one queue. Returns whether it has none left.
+local function take_from(queue, list, index)
+  local _, class = parse(queue)
+  local allowed = asked.allowances[queue] or asked.allowance[class or ''] or room
+  local wait = wait_of(queue)
+  if wait > 0 then
+    if redis.call('EXISTS', list) == 0 then return true end
+    wait = math.min(wait, LONGEST_MS)
+    if index then redis.call('ZADD', index, now + wait, queue) end
+    look_again_in(wait)
+    return false
+  end
+  local last = math.min(allowed, room - #taken / 3)
+  for _ = 1, last do
+    local message = redis.call('RPOP', list)
+    if not message then return true end
+    lease(queue, message)
+  end
+  if redis.call('EXISTS', list) == 0 then return true end
+  -- Behind the others with work, so that each has its turn.
+  if index then redis.call('ZADD', index, now, queue) end
+  look_again_in(0)
+  return false
+end
+
+local function is_list(key)
+  local kind = redis.call('TYPE', key).ok
+  return kind == 'list' or kind == 'none'
+end
+
+local function visit(queue, index)
+  local list = asked.prefix .. queue
+  if not is_list(list) or take_from(queue, list, index) then
+    if index then redis.call('ZREM', index, queue) end
   end
 end
-return {0, soonest and tostring(math.ceil(soonest)) or ''}
+
+if asked.only then
+  for _, queue in ipairs(asked.only) do
+    if #taken / 3 < room then visit(queue, nil) end
+  end
+else
+  for i = 5, #KEYS do
+    for _, queue in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', now, 'LIMIT', 0, 64)) do
+      if #taken / 3 >= room then break end
+      if asked.allowances[queue] == 0 then
+        if redis.call('EXISTS', asked.prefix .. queue) == 1 then look_again_in(0) else redis.call('ZREM', KEYS[i], queue) end
+      else
+        visit(queue, KEYS[i])
+      end
+    end
+    local later = redis.call('ZRANGEBYSCORE', KEYS[i], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    if later[2] then look_again_in(math.max(1, tonumber(later[2]) - now)) end
+  end
+end
+return {tostring(math.ceil(soonest)), unpack(taken)}

@@ -1,0 +1,47 @@
+"""Bells: how publishers wake a worker that has nothing to do, and tell which queues have work.
+
+A lost ring costs at most a second, in which a worker looks by itself; a lost message could never be had back. So the
+message is published first, as any Celery does it, and the bell is rung after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import redis
+import redis.asyncio
+
+from penstock.config.names import bell_key, common_bell_key, work_key
+from penstock.workers.lua import async_script, script
+
+#: Most rings that a bell keeps: workers that could be woken at once.
+RINGS = 16
+
+
+def ring(client: redis.Redis, prefix: str, queues: Iterable[str]) -> None:
+    """Tell that queues have work, and wake a worker for each.
+
+    Args:
+        client: of the broker.
+        prefix: prefix of all keys.
+        queues: their names, without the prefix.
+    """
+    found = list(dict.fromkeys(queues))
+    if found:
+        script(client, "broker/ring")(keys=_keys(prefix), args=[prefix, RINGS, *found])
+
+
+async def ring_async(client: redis.asyncio.Redis, prefix: str, queues: Iterable[str]) -> None:
+    """As ``ring``, on an event loop."""
+    found = list(dict.fromkeys(queues))
+    if found:
+        await async_script(client, "broker/ring")(keys=_keys(prefix), args=[prefix, RINGS, *found])
+
+
+def bells(prefix: str, only: Iterable[str] | None) -> list[str]:
+    """Return the keys that a worker waits on: the common bell, or those of the queues that it was told."""
+    return [common_bell_key(prefix)] if only is None else [bell_key(prefix, queue) for queue in only]
+
+
+def _keys(prefix: str) -> list[str]:
+    return [work_key(prefix, "interactive"), work_key(prefix, "bulk"), common_bell_key(prefix)]

@@ -1,0 +1,233 @@
+"""Takes messages of lanes that may send, and hands them on: a loop of its own, beside the tasks.
+
+It takes no more than the pool has free places and, of each lane, no more than its window; several messages a script
+call. With nothing to do it waits on a bell; what nobody rang for is found within a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import redis
+import redis.asyncio
+
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.errors import PenstockError
+from penstock.config.names import BULK, INTERACTIVE, endpoint_quotas_key, parse_queue, sweep_key, work_key
+from penstock.workers.broker.bells import bells, ring_async
+from penstock.workers.broker.delayed import put_due
+from penstock.workers.broker.leases import Leases
+from penstock.workers.broker.selection import Selection, all_queues
+from penstock.workers.lua import async_script
+from penstock.workers.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+#: How far ahead of its slot a message may be taken, in ms, beside the time that the broker takes to answer. Bulk is kept
+#: short, so that interactive work that comes waits behind little of it.
+HORIZON_MS = {BULK: 150, INTERACTIVE: 1000}
+#: Seconds for which a bell is waited for, and after which queues are looked at that nobody rang for.
+IDLE_S = 1.0
+#: Seconds between two looks at what is due.
+DUE_S = 0.25
+#: Seconds to wait where messages are ready that this worker may not take now: its window of their lane is full.
+FULL_S = 0.02
+#: Messages taken in one script call, and those of a queue of which none is in flight yet, by class.
+AT_ONCE = 64
+FIRST_MESSAGES = {BULK: 4, INTERACTIVE: 64}
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A message just taken: its lease's tag, its queue, and what stood there."""
+
+    tag: str
+    queue: str
+    raw: bytes
+
+
+class Feed:
+    """The loop.
+
+    Args:
+        runtime: this process's.
+        client: asyncio client of the broker, for scripts.
+        leases: of this process.
+        selection: which queues are served.
+        limit: tells how many messages the pool takes at a time.
+        deliver: is given each message, on the event loop.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        client: redis.asyncio.Redis,
+        leases: Leases,
+        selection: Selection,
+        limit: Callable[[], int],
+        deliver: Callable[[Taken], None],
+    ) -> None:
+        self._runtime, self._client, self._leases = runtime, client, leases
+        self._selection, self._limit, self._deliver = selection, limit, deliver
+        self._prefix = runtime.settings.key_prefix
+        self._run_id = uuid4().hex
+        self._takes = 0
+        self._round_trip_ms = 0.0
+        self._wake = asyncio.Event()
+        self._bell: asyncio.Task[Any] | None = None
+        self._mapped: str | None = None
+        self._due_at = self._swept_at = 0.0
+        self._away = False
+
+    def wake(self) -> None:
+        """Say that there is room again, or a message. On the event loop."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Take and deliver until cancelled. A broker that is away is waited for."""
+        try:
+            while True:
+                try:
+                    await self._turn()
+                    if self._away:
+                        logger.info("the broker is back")
+                    self._away = False
+                except (PenstockError, redis.RedisError, OSError) as exc:
+                    if not self._away:
+                        logger.warning("the broker is away (%s); waiting for it", exc)
+                    self._away = True
+                    self._bell = None
+                    await asyncio.sleep(0.5)
+        finally:
+            if self._bell is not None:
+                self._bell.cancel()
+                with contextlib.suppress(asyncio.CancelledError, redis.RedisError, OSError):
+                    await self._bell
+
+    async def _turn(self) -> None:
+        self._wake.clear()
+        await self._sweep()
+        room = self._limit() - len(self._leases)
+        if room <= 0:
+            await self._wait(IDLE_S)
+            return
+        taken, wait_ms = await self._take(min(room, AT_ONCE))
+        for each in taken:
+            self._leases.hold(each.tag, each.queue)
+            self._deliver(each)
+        if taken:
+            await asyncio.sleep(0)  # what was taken begins before more is taken
+        elif wait_ms < 0:
+            await self._wait(IDLE_S, listen=True)
+        else:
+            await self._wait(wait_ms / 1000 or FULL_S, listen=True)
+
+    # Taking -----------------------------------------------------------------------------------------
+
+    async def _take(self, room: int) -> tuple[list[Taken], float]:
+        """Return what was taken, and the ms until more may be ready: below 0 when nothing waits."""
+        only = self._selection.only()
+        self._takes += 1
+        asked: dict[str, Any] = {
+            "prefix": self._prefix,
+            "tag": f"{self._run_id}-{self._takes}-",
+            "room": room,
+            "horizon": {name: ms + 2 * self._round_trip_ms for name, ms in HORIZON_MS.items()},
+            "allowance": FIRST_MESSAGES,
+            "allowances": self._allowances(),
+        }
+        if only is not None:
+            asked["only"] = only
+        keys = [*self._leases.keys, endpoint_quotas_key(self._prefix)]
+        keys += [work_key(self._prefix, INTERACTIVE), work_key(self._prefix, BULK)]
+        began = time.perf_counter()
+        answer: Any = await async_script(self._client, "broker/take")(keys=keys, args=[json.dumps(asked)])
+        took_ms = (time.perf_counter() - began) * 1000
+        self._round_trip_ms += (min(took_ms, 2000.0) - self._round_trip_ms) * 0.1
+        wait, *rows = answer
+        taken = [Taken(_str(tag), _str(queue), raw) for tag, queue, raw in zip(*[iter(rows)] * 3, strict=True)]
+        return taken, float(wait)
+
+    def _allowances(self) -> dict[str, int]:
+        """Return how many more messages may be taken of the queues that have some in flight, or are left out."""
+        allowances = dict.fromkeys(self._selection.excluded, 0)
+        endpoints = self._runtime.endpoints
+        cap = share(self._limit(), len(endpoints))
+        for queue, count in self._leases.in_flight().items():
+            lane = parse_queue(queue)
+            endpoint = endpoints.cached(lane[0]) if lane else None
+            if lane is None or endpoint is None:
+                continue
+            window = self._runtime.quotas.of(endpoint.quota).window
+            window.round_trip_s = self._round_trip_ms / 1000
+            size = window.size_interactive(cap) if lane[1] == INTERACTIVE else window.size(cap)
+            allowances.setdefault(queue, max(0, size - count))
+        return allowances
+
+    # Waiting ----------------------------------------------------------------------------------------
+
+    async def _wait(self, seconds: float, *, listen: bool = False) -> None:
+        """Wait for room, or for a bell where ``listen``, ``seconds`` at most."""
+        seconds = min(seconds, max(0.0, self._due_at + DUE_S - time.monotonic()) or DUE_S, IDLE_S)
+        waits: set[asyncio.Task[Any]] = {asyncio.ensure_future(self._wake.wait())}
+        if listen:
+            if self._bell is None or self._bell.done():
+                self._bell = asyncio.ensure_future(self._listen())
+            waits.add(self._bell)
+        done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits - {self._bell}:
+            each.cancel()
+        if self._bell in done and self._bell is not None:
+            bell, self._bell = self._bell, None
+            bell.result()
+
+    async def _listen(self) -> None:
+        keys = bells(self._prefix, self._selection.only())
+        if keys:
+            await self._client.brpop(keys, timeout=IDLE_S)  # type: ignore[misc]
+        else:
+            await asyncio.sleep(IDLE_S)
+
+    # Looking after what nobody rang for -------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        now = time.monotonic()
+        if now - self._due_at >= DUE_S:
+            self._due_at = now
+            await put_due(self._client, self._prefix)
+        if now - self._swept_at >= IDLE_S:
+            self._swept_at = now
+            endpoints = await asyncio.to_thread(self._runtime.endpoints.all)
+            await self._map_quotas(endpoints)
+            # One worker a second looks for all of them.
+            if await self._client.set(sweep_key(self._prefix), 1, nx=True, px=int(IDLE_S * 900)):
+                await ring_async(self._client, self._prefix, all_queues(endpoints))
+
+    async def _map_quotas(self, endpoints: Sequence[Endpoint]) -> None:
+        """Write down which endpoint draws on which quota, for the taking script."""
+        version = self._runtime.endpoints.version
+        if version == self._mapped:
+            return
+        quotas = {endpoint.inference_id: endpoint.quota for endpoint in endpoints}
+        if quotas:
+            await self._client.hset(endpoint_quotas_key(self._prefix), mapping=quotas)  # type: ignore[misc]
+        self._mapped = version
+
+
+def share(limit: int, endpoints: int) -> int:
+    """Most messages of one queue in flight: all the room, less a quarter kept for other lanes where there are some."""
+    if limit <= 0:
+        return 1_000_000
+    return limit if endpoints <= 1 else max(1, limit - max(1, limit // 4))
+
+
+def _str(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

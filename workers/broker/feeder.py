@@ -1,0 +1,155 @@
+"""A step of the worker's consumer that feeds it: takes messages off our queues, and hands each to Celery in process.
+
+Celery sees an ordinary message whose channel is ours (``message``): acknowledging or rejecting it ends the lease. Of
+kombu the worker keeps remote control and events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from celery import bootsteps
+
+from penstock.config.redis import connect, connect_async, is_redis
+from penstock.workers.broker.dead_letters import set_apart
+from penstock.workers.broker.delayed import set_aside
+from penstock.workers.broker.feed import Feed, Taken
+from penstock.workers.broker.leases import Leases
+from penstock.workers.broker.message import LeaseChannel, Unreadable, read_message
+from penstock.workers.broker.selection import Selection
+from penstock.workers.embedded.broker import urls
+from penstock.workers.pool.loop import at_close, process_loop
+from penstock.workers.runtime import runtime
+
+logger = logging.getLogger(__name__)
+
+
+class Feeder(bootsteps.StartStopStep):
+    """The step. It outlives reconnections: leases are the process's."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        settings = runtime().settings
+        self._settings, self._url = settings, urls(settings).broker
+        controller = consumer.controller
+        told = getattr(controller, "told_queues", None)
+        self.selection = Selection(settings.key_prefix, told, getattr(controller, "excluded_queues", ()))
+        consumer.feeder = self
+        self._handler: Any = None
+        self._consumer: Any = None
+        self._leases: Leases | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._feed: Feed | None = None
+
+    def include_if(self, consumer: Any) -> bool:
+        """Leave the step out where the broker is no Redis: there kombu's own consumer takes messages."""
+        return is_redis(self._url)
+
+    def start(self, consumer: Any) -> None:
+        """Take messages from now on; again after each reconnection."""
+        self._consumer, self._handler = consumer, consumer.create_task_handler()
+        loop = process_loop().loop
+        if self._leases is None:
+            self._leases = Leases(
+                lambda: connect(self._url),
+                self._settings.key_prefix,
+                self._settings.heartbeat_s,
+                self._settings.visibility_timeout_s,
+                lambda: loop.call_soon_threadsafe(self._wake) if not loop.is_closed() else None,
+            )
+            self._leases.start()
+            self._channel = LeaseChannel(self._leases)
+            asyncio.run_coroutine_threadsafe(self._close_with_loop(), loop).result()
+        asyncio.run_coroutine_threadsafe(self._begin(), loop).result()
+
+    def stop(self, consumer: Any) -> None:
+        """Take no more. What is in flight goes on, and keeps its lease."""
+        if self._task is not None:
+            process_loop().loop.call_soon_threadsafe(self._task.cancel)
+            self._task = None
+
+    def queues(self) -> list[str]:
+        """Return the queues that this worker serves."""
+        return self.selection.known(runtime().endpoints.cached())
+
+    # On the event loop -------------------------------------------------------------------------------
+
+    async def _close_with_loop(self) -> None:
+        assert self._leases is not None
+        leases = self._leases
+
+        async def close() -> None:
+            await asyncio.to_thread(leases.close)
+
+        at_close(close)
+
+    async def _begin(self) -> None:
+        assert self._leases is not None
+        if self._feed is None:
+            client = connect_async(self._url)
+            at_close(client.aclose)
+            self._feed = Feed(runtime(), client, self._leases, self.selection, self._limit, self._deliver)
+            self._client = client
+        self._task = asyncio.get_running_loop().create_task(self._feed.run(), name="penstock-feed")
+
+    def _wake(self) -> None:
+        if self._feed is not None:
+            self._feed.wake()
+
+    def _limit(self) -> int:
+        pool = self._consumer.pool
+        return int(getattr(pool, "limit", 0) or pool.num_processes or 1)
+
+    def _deliver(self, taken: Taken) -> None:
+        """Hand a message to Celery, in the worker's own thread."""
+        assert self._leases is not None
+        try:
+            accept = self._consumer.app.conf.accept_content
+            message = read_message(taken.raw, taken.tag, taken.queue, self._channel, accept)
+        except Unreadable as exc:
+            logger.error("a message on %s cannot be read: %s; it is set apart", taken.queue, exc)
+            self._set_apart(taken, str(exc))
+            return
+        if (delay_s := _eta_in(message.headers.get("eta"))) > 0:
+            self._delay(taken, delay_s)
+            return
+        self._consumer.call_soon(self._hand_over, message, taken)
+
+    def _set_apart(self, taken: Taken, why: str) -> None:
+        asyncio.ensure_future(set_apart(self._client, self._settings.key_prefix, self._leases, taken, why))
+
+    def _delay(self, taken: Taken, delay_s: float) -> None:
+        """Celery would wait for the message's time in its own memory; here it waits in the broker."""
+        asyncio.ensure_future(self._set_aside(taken, delay_s))
+
+    async def _set_aside(self, taken: Taken, delay_s: float) -> None:
+        assert self._leases is not None
+        await set_aside(self._client, self._settings.key_prefix, taken.tag, taken.queue, delay_s)
+        self._leases.drop(taken.tag)
+
+    def _hand_over(self, message: Any, taken: Taken) -> None:
+        """In the worker's thread."""
+        assert self._leases is not None
+        try:
+            self._handler(message)
+        except Exception as exc:
+            logger.error("a message on %s cannot be handled (%s); it is set apart", taken.queue, type(exc).__name__)
+            process_loop().loop.call_soon_threadsafe(self._set_apart, taken, type(exc).__name__)
+
+
+def _eta_in(eta: Any) -> float:
+    """Return the seconds until a message's time, 0 where it has none that can be read."""
+    if not isinstance(eta, str):
+        return 0.0
+    from celery.utils.iso8601 import parse_iso8601
+    from celery.utils.time import maybe_make_aware
+
+    try:
+        return float(maybe_make_aware(parse_iso8601(eta)).timestamp()) - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0

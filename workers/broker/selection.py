@@ -1,0 +1,71 @@
+"""Which queues a worker serves: all, but for excluded ones, or those that it was told. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.endpoints.services import TaskType
+from penstock.config.names import CHUNK_QUEUE, DEFAULT_QUEUE, JOB_CLASSES, operations_queue, parse_queue, queue_name
+
+
+class Selection:
+    """The queues of one worker; changed while it runs by Celery's ``add_consumer`` and ``cancel_consumer``.
+
+    Args:
+        prefix: of all keys; a queue may be named with it or without.
+        told: queues that the worker was told to serve (``-Q``), None for all.
+        excluded: queues that it was told to leave out (``-X``).
+    """
+
+    def __init__(self, prefix: str, told: Iterable[str] | None = None, excluded: Iterable[str] = ()) -> None:
+        self._prefix = prefix
+        self._told = None if told is None else {self.bare(queue) for queue in told}
+        self._excluded = {self.bare(queue) for queue in excluded}
+
+    def bare(self, queue: str) -> str:
+        """Return a queue's name without the prefix of all keys."""
+        return queue.removeprefix(self._prefix)
+
+    def add(self, queue: str) -> None:
+        """Serve a queue."""
+        name = self.bare(queue)
+        self._excluded.discard(name)
+        if self._told is not None:
+            self._told.add(name)
+
+    def cancel(self, queue: str) -> None:
+        """Serve a queue no more."""
+        name = self.bare(queue)
+        self._excluded.add(name)
+        if self._told is not None:
+            self._told.discard(name)
+
+    @property
+    def excluded(self) -> frozenset[str]:
+        """Queues that are left out."""
+        return frozenset(self._excluded)
+
+    def only(self) -> list[str] | None:
+        """Return the queues to look at, None for all that have work. A lane that was told brings its operations along."""
+        if self._told is None:
+            return None
+        lanes = [lane[0] for queue in self._told if (lane := parse_queue(queue)) is not None]
+        operations = {operations_queue(lane) for lane in lanes}
+        return sorted((self._told | operations) - self._excluded, key=lambda queue: (queue.endswith(".bulk"), queue))
+
+    def known(self, endpoints: Iterable[Endpoint]) -> list[str]:
+        """Return the queues that this worker serves of those that are known: the endpoints' own, and the fixed ones."""
+        if (only := self.only()) is not None:
+            return only
+        return [queue for queue in all_queues(endpoints) if queue not in self._excluded]
+
+
+def all_queues(endpoints: Iterable[Endpoint]) -> list[str]:
+    """Return every queue of these endpoints, and the fixed ones."""
+    queues = [DEFAULT_QUEUE, CHUNK_QUEUE]
+    for endpoint in endpoints:
+        queues += [queue_name(endpoint.inference_id, job_class) for job_class in JOB_CLASSES]
+        if endpoint.task_type is TaskType.IMAGE_GENERATION:
+            queues.append(operations_queue(endpoint.inference_id))
+    return queues
