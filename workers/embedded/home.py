@@ -5,7 +5,9 @@ standard library only, so that the supervisor starts quickly.
 
 Locks are ``flock``: the kernel lets them go when a process ends, however it ends. ``users`` is held shared by every
 user; ``supervisor`` by the one supervisor; ``server`` by the server itself (it inherits the open file), so that a
-second one is never started on the same data; ``starting`` by the user who is starting a supervisor.
+second one is never started on the same data; ``starting`` by the user who is starting a supervisor. A library's locks
+would not do: ``filelock`` has no shared ``flock``, lets go of a lock in a forked child (the supervisor takes its own
+into the background, the server inherits one), and costs some 30 ms to import.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from filelock import FileLock, Timeout
 
 from penstock.config.errors import ConfigurationError, JobError
 from penstock.tasks.backfill.ledger.ledger import FILE, Ledger
@@ -18,6 +18,10 @@ from penstock.tasks.backfill.plan.batch import DeadLetter
 HIDDEN = ".penstock"
 DEAD_LETTERS = "failed.jsonl"
 REPORT = "report.json"
+LOCK, HOLDER = "lock", "holder"
+
+LOCK_WAIT_S = 0.3
+"""Seconds after which a held lock is another run's: ``penstock jobs list`` takes it for an instant, to look."""
 
 _FLAGS = {
     "job": "--job",
@@ -158,19 +162,16 @@ def _value(name: str, value: Any) -> str:
 @contextmanager
 def _locked(path: Path, hidden: Path) -> Iterator[None]:
     """Hold the folder's lock; the system drops it when this process ends, however it ends."""
-    with writing(path), (hidden / "lock").open("a+") as file:
+    holder = hidden / HOLDER
+    with writing(path):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip()
-            raise JobError(
-                f"another run{f' (process {holder})' if holder else ''} is writing to {path}: wait for it or end it"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+            lock = FileLock(hidden / LOCK).acquire(timeout=LOCK_WAIT_S)
+        except Timeout:
+            who = f" (process {holder.read_text()})" if holder.exists() else ""
+            raise JobError(f"another run{who} is writing to {path}: wait for it or end it") from None
+        with lock:
+            holder.write_text(str(os.getpid()))
+            yield
 
 
 @contextmanager

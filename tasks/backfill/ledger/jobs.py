@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import orjson
 
-from penstock.tasks.backfill.ledger.folder import HIDDEN, OutputFolder
+from penstock.tasks.backfill.ledger.folder import HIDDEN, LOCK, OutputFolder
 from penstock.tasks.backfill.ledger.ledger import FILE, Tally
 
 State = Literal["running", "stopped", "done", "gone"]
@@ -87,8 +87,9 @@ def read_job(out: Path, job: str | None = None) -> JobState:
 
 
 def _is_locked(out: Path) -> bool:
+    """Whether a run is writing. ``filelock`` has no shared lock by ``flock``, and none for who may only read."""
     try:
-        with (out / HIDDEN / "lock").open("r") as file:
+        with (out / HIDDEN / LOCK).open("r") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
