@@ -16,14 +16,15 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from penstock.config.errors import BrokerUnavailable
+from penstock.config.names import CHUNK_TASK, COMPLETE_TASK, EMBED_TASK, IMAGE_TASK
 from penstock.workers.pool.loop import identity, wait
 
 #: What the first argument of our tasks holds. Of these tasks no argument is ever shown, only how much there was.
 NOUNS = {
-    "penstock.embed": "text",
-    "penstock.complete": "message",
-    "penstock.generate_image": "prompt",
-    "penstock.chunk": "text",
+    EMBED_TASK: "text",
+    COMPLETE_TASK: "message",
+    IMAGE_TASK: "prompt",
+    CHUNK_TASK: "text",
 }
 _LONGEST_NAME = 100
 

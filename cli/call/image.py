@@ -18,6 +18,7 @@ from penstock.cli.call.task_client import read_settings, read_text, task_client
 from penstock.cli.options import AsJson, InferenceId, VendorSettings
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType, load_service
+from penstock.config.names import IMAGE_TASK
 from penstock.workers.results.types import ImageResult
 
 
@@ -40,7 +41,7 @@ def command(
     overrides = read_settings(settings or [])
     with task_client(inference_id, (TaskType.IMAGE_GENERATION,)) as found:
         where = _where(out)
-        task = found.send("generate_image", text, n=n, size=size, deadline_s=deadline, **overrides)
+        task = found.send(IMAGE_TASK, text, n=n, size=size, deadline_s=deadline, **overrides)
         with _progress(task) as tick:
             result: ImageResult = found.wait(task, tick)
         if where is not None:

@@ -44,8 +44,8 @@ class TaskClient:
         self._asked = False
 
     def send(self, name: str, given: Any, **kwargs: Any) -> AsyncResult:
-        """Send a task of ours to the endpoint's lane."""
-        return self._app.send_task(f"penstock.{name}", args=(given, self.endpoint.inference_id), kwargs=kwargs)
+        """Send a task, by its name, to the endpoint's lane."""
+        return self._app.send_task(name, args=(given, self.endpoint.inference_id), kwargs=kwargs)
 
     def wait(self, result: AsyncResult, tick: Callable[[], object] = lambda: None) -> Any:
         """Return a task's result; ``tick`` is called now and then.

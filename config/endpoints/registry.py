@@ -1,10 +1,7 @@
 """The endpoints that this deployment knows: those put into Redis, and those of the read-only file.
 
-Keys, all under ``Settings.key_prefix``::
-
-    endpoints           hash: inference_id -> JSON record; secrets only as a Fernet token
-    endpoints:version   changes with every put and delete
-    endpoints:salt      random bytes under which accounts are hashed to the names of quotas
+Its keys are ``ENDPOINTS``, ``ENDPOINTS_VERSION`` and ``ENDPOINTS_SALT`` of ``penstock.config.names``; secrets stand
+there only as Fernet tokens.
 """
 
 from __future__ import annotations
@@ -26,6 +23,7 @@ from penstock.config.endpoints.records import from_record, shown, to_record, wit
 from penstock.config.endpoints.secrets import SecretBox
 from penstock.config.endpoints.validation import load_spec, validate_endpoint
 from penstock.config.errors import ConfigurationError, EndpointInvalid, EndpointNotFound
+from penstock.config.names import endpoints_key, endpoints_salt_key, endpoints_version_key
 from penstock.config.redis import hide_password, translated
 from penstock.config.settings import Settings
 
@@ -42,7 +40,8 @@ class Registry:
         self._client, self._settings = client, settings
         self._box = SecretBox(settings)
         self._file = EndpointsFile(settings)
-        self._key = f"{settings.key_prefix}endpoints"
+        self._key = endpoints_key(settings.key_prefix)
+        self._version_key = endpoints_version_key(settings.key_prefix)
         self._salt: bytes | None = None
         self._cached: tuple[str, dict[str, Endpoint]] = ("", {})
 
@@ -113,7 +112,7 @@ class Registry:
         with translated(self._url):
             with self._client.pipeline(transaction=True) as pipe:
                 pipe.hdel(self._key, inference_id)
-                pipe.set(f"{self._key}:version", self._mark())
+                pipe.set(self._version_key, self._mark())
                 removed = pipe.execute()[0]
             if not removed:
                 raise self._not_found(inference_id)
@@ -121,7 +120,7 @@ class Registry:
     def version(self) -> str:
         """Return a mark that changes whenever any endpoint changes, those of the file included: one GET and a stat."""
         with translated(self._url):
-            mark = self._client.get(f"{self._key}:version")
+            mark = self._client.get(self._version_key)
         return f"{_text(mark) if mark else '0'}.{self._file.read().mark}"
 
     def shown(self, endpoint: Endpoint) -> dict[str, Any]:
@@ -190,7 +189,7 @@ class Registry:
     def _write(self, inference_id: str, record: Mapping[str, Any]) -> None:
         with self._client.pipeline(transaction=True) as pipe:
             pipe.hset(self._key, inference_id, json.dumps(record))
-            pipe.set(f"{self._key}:version", self._mark())
+            pipe.set(self._version_key, self._mark())
             pipe.execute()
 
     def _quota(self, endpoint: Endpoint) -> str:
@@ -202,7 +201,7 @@ class Registry:
 
     def _account_salt(self) -> bytes:
         if self._salt is None:
-            key = f"{self._key}:salt"
+            key = endpoints_salt_key(self._settings.key_prefix)
             self._client.set(key, random.token_hex(32), nx=True)
             self._salt = _text(self._client.get(key)).encode()
         return self._salt

@@ -24,11 +24,6 @@ KEPT_S = 3600
 AHEAD = 500
 
 
-def stream_key(prefix: str, task_id: str) -> str:
-    """Return the key of a task's stream."""
-    return f"{prefix}stream:{task_id}"
-
-
 class StreamPublisher:
     """Publishes one run of a task. Each delta is sent at once; those that come while the broker answers go together.
 

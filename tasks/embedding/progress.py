@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 from celery.exceptions import Reject
 
+from penstock.config.names import progress_key
 from penstock.tasks.embedding.batch import EmbedBatch
 from penstock.tasks.request.caller import wait_for
 from penstock.tasks.request.delivery import Delivery
@@ -31,7 +32,7 @@ class Progress:
     def __init__(self, runtime: Runtime, request: Any) -> None:
         self._runtime = runtime
         self.delivery = Delivery(runtime, request)
-        self._key = f"{runtime.settings.key_prefix}progress:{request.id}"
+        self._key = progress_key(runtime.settings.key_prefix, request.id)
         self._saved = False
 
     def restore(self, batch: EmbedBatch) -> None:

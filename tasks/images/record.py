@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import orjson
 
+from penstock.config.names import image_key
 from penstock.workers.results.codec import decode, encode
 from penstock.workers.results.types import Effort, ImageResult
 from penstock.workers.runtime import Runtime
@@ -50,11 +51,6 @@ class OperationRecord:
     result: ImageResult | None = None
 
 
-def record_key(prefix: str, task_id: str) -> str:
-    """Return the key of a task's record."""
-    return f"{prefix}image:{task_id}"
-
-
 class RecordStore:
     """The record of one task's operation.
 
@@ -66,7 +62,7 @@ class RecordStore:
 
     def __init__(self, runtime: Runtime, task_id: str | None, expires_s: float) -> None:
         self._runtime, self._expires_s = runtime, round(expires_s)
-        self._key = record_key(runtime.settings.key_prefix, task_id) if task_id else None
+        self._key = image_key(runtime.settings.key_prefix, task_id) if task_id else None
 
     async def load(self) -> OperationRecord | None:
         """Return what is known, None if nothing has been begun."""

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import redis
 
-from penstock.config.names import BULK, INTERACTIVE, parse_queue
+from penstock.config.names import BULK, INTERACTIVE, lane_key, parse_queue
 from penstock.workers.endpoint_cache import Directory
-from penstock.workers.lanes.keys import lane_key
 from penstock.workers.lanes.window import window
 
 #: How far ahead of its slot a message may be taken, in milliseconds. Bulk is kept short, so that interactive work that
