@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import celery
@@ -73,6 +73,7 @@ class LaneTask(Task):
     abstract = True
     blocking = False
     resultrepr_maxsize = 200
+    Request = "penstock.workers.request:ShortRequest"
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """Send the task, as Celery does.
@@ -93,21 +94,27 @@ class LaneTask(Task):
 
 
 class ShortReprs(AMQP):
-    """Messages whose ``argsrepr``, shown in logs, events and Flower, says how much is in them and not what."""
+    """Messages of our tasks: their ``argsrepr`` says how much is in them and not what.
+
+    The ``argsrepr`` is what logs, events and Flower show.
+    """
 
     def as_task_v2(
         self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
     ) -> Any:
         """Build a message, as Celery does."""
-        if name in NOUNS:
-            if options.get("argsrepr") is None:
-                options["argsrepr"] = describe(name, args or (), kwargs or {})
-            options["kwargsrepr"] = "{}"
+        if name not in NOUNS:
+            return super().as_task_v2(task_id, name, args, kwargs, *rest, **options)
+        if options.get("argsrepr") is None:
+            options["argsrepr"] = describe(name, args, kwargs)
+        options["kwargsrepr"] = "{}"
         return super().as_task_v2(task_id, name, args, kwargs, *rest, **options)
 
 
-def describe(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    """Return what may be shown of a task's arguments: ``(docs-embeddings, 128 texts)``."""
+def describe(name: str, args: Any, kwargs: Any) -> str:
+    """Return what may be shown of a task's arguments, whatever they are: ``(docs-embeddings, 128 texts)``."""
+    args = args if isinstance(args, list | tuple) else ()
+    kwargs = kwargs if isinstance(kwargs, Mapping) else {}
     values = list(kwargs.values())
     given = args[0] if args else (values[0] if values else None)
     endpoint = args[1] if len(args) > 1 else kwargs.get("endpoint_id")

@@ -15,6 +15,7 @@ from kombu.messaging import Producer
 
 from penstock.config.names import BULK, EMBED_TASK, queue_name
 from penstock.tasks.backfill.plan.batch import Batch
+from penstock.workers.task import describe
 
 MESSAGES_A_ROUND_TRIP = 32
 INPUT_TYPE = "ingest"
@@ -77,7 +78,7 @@ class BatchPublisher:
 
     def _publish(self, producer: Producer, batch: Batch) -> None:
         # As Celery's apply_async, without what it does for each call: routing, a look at the arguments, a declaration.
-        shown = f"({len(batch.texts)} texts, {self._endpoint_id!r})"
+        shown = describe(EMBED_TASK, (batch.texts, self._endpoint_id), {})
         message = self._app.amqp.as_task_v2(
             batch.task_id, EMBED_TASK, (), {}, argsrepr=shown, kwargsrepr="{}", shadow=None, create_sent_event=False
         )
