@@ -116,6 +116,7 @@ DUE = KeyName("due", "sorted set", "emptied", "workers (set_aside.lua)", '"tag q
 DUE_MESSAGES = KeyName("due-messages", "hash", "emptied", "workers (set_aside.lua)", '"tag queue": message set aside')
 BELL = KeyName("bell:{queue}", "list", "kept", "publishers, and who puts a message back", "a mark for each new message")
 
+# The braces are part of the released names and do nothing: no cluster is served.
 LANE = KeyName("lane:{{{quota}}}", "hash", "expires", "workers, commands (limiter.lua)", "a lane's shared state")
 LANE_USED = KeyName(
     "lane:{{{quota}}}:used", "hash", "expires", "workers (limiter.lua)", "the last minute's use, by second"

@@ -16,6 +16,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from penstock.config.errors import BrokerUnavailable
+from penstock.config.formats import MESSAGE, MESSAGE_HEADER
 from penstock.config.names import CHUNK_TASK, COMPLETE_TASK, EMBED_TASK, IMAGE_TASK
 from penstock.workers.pool.loop import identity, wait
 
@@ -75,6 +76,14 @@ class LaneTask(Task):
     resultrepr_maxsize = 200
     Request = "penstock.workers.request:ShortRequest"
 
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Refuse, before anything is sent, a message that a newer version wrote.
+
+        Raises:
+            FormatTooNew: to the caller, as the task's own error.
+        """
+        MESSAGE.check(self.request.get(MESSAGE_HEADER), f"{self.name} {task_id}")
+
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """Send the task, as Celery does.
 
@@ -94,7 +103,7 @@ class LaneTask(Task):
 
 
 class ShortReprs(AMQP):
-    """Messages of our tasks: their ``argsrepr`` says how much is in them and not what.
+    """Messages of our tasks: they carry their format, and their ``argsrepr`` says how much is in them and not what.
 
     The ``argsrepr`` is what logs, events and Flower show.
     """
@@ -108,7 +117,9 @@ class ShortReprs(AMQP):
         if options.get("argsrepr") is None:
             options["argsrepr"] = describe(name, args, kwargs)
         options["kwargsrepr"] = "{}"
-        return super().as_task_v2(task_id, name, args, kwargs, *rest, **options)
+        message = super().as_task_v2(task_id, name, args, kwargs, *rest, **options)
+        message.headers[MESSAGE_HEADER] = MESSAGE.number
+        return message
 
 
 def describe(name: str, args: Any, kwargs: Any) -> str:

@@ -23,6 +23,7 @@ from penstock.config.endpoints.records import from_record, shown, to_record, wit
 from penstock.config.endpoints.secrets import SecretBox
 from penstock.config.endpoints.validation import load_spec, validate_endpoint
 from penstock.config.errors import ConfigurationError, EndpointInvalid, EndpointNotFound
+from penstock.config.formats import ENDPOINT_RECORD, FIELD
 from penstock.config.names import endpoints_key, endpoints_salt_key, endpoints_version_key
 from penstock.config.redis import hide_password, translated
 from penstock.config.settings import Settings
@@ -59,6 +60,7 @@ class Registry:
 
         Raises:
             EndpointInvalid: the body breaks the rules; with every fault.
+            FormatTooNew: a newer version stored the endpoint that this would replace.
             ConfigurationError: the id belongs to the read-only file, or to an endpoint of another task type.
             BrokerUnavailable: Redis cannot be reached.
         """
@@ -71,11 +73,11 @@ class Registry:
         return endpoint
 
     def get(self, inference_id: str) -> Endpoint:
-        """Return an endpoint with its secrets opened. One cheap read while nothing has changed.
+        """Return an endpoint with its secrets decrypted. One cheap read while nothing has changed.
 
         Raises:
             EndpointNotFound: no endpoint has this id.
-            ConfigurationError: its secrets were sealed with another key; the message names PENSTOCK_SECRET_KEY.
+            ConfigurationError: its secrets were encrypted with another key; the message names PENSTOCK_SECRET_KEY.
             BrokerUnavailable: Redis cannot be reached.
         """
         with translated(self._url):
@@ -89,12 +91,12 @@ class Registry:
             return cache[inference_id]
 
     def find(self, inference_id: str) -> Endpoint:
-        """Return an endpoint as ``list`` does: its secrets are opened when they are read. Errors as for ``get``."""
+        """Return an endpoint as ``list`` does: its secrets are decrypted when they are read. Errors as for ``get``."""
         with translated(self._url):
             return self._find(inference_id)
 
     def list(self) -> list[Endpoint]:
-        """Return all endpoints by id. Secrets are opened when they are read: the list needs no key."""
+        """Return all endpoints by id. Secrets are decrypted when they are read: the list needs no key."""
         with translated(self._url):
             stored = cast("dict[Any, Any]", self._client.hgetall(self._key))
             endpoints = {_text(name): self._built(_text(name), _text(record)) for name, record in stored.items()}
@@ -174,6 +176,7 @@ class Registry:
         record = self._client.hget(self._key, endpoint.inference_id)
         try:
             old = json.loads(_text(record)) if record is not None else {}
+            ENDPOINT_RECORD.check(old.get(FIELD), endpoint.inference_id)
             task_type, version = old.get("task_type", endpoint.task_type), int(old.get("version", 0))
         except (ValueError, AttributeError, TypeError):
             return 0

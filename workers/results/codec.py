@@ -2,7 +2,7 @@
 
 ::
 
-    "PSR" version:u8  tag_length:u8  form:u8  header_length:u32le  tag  header(JSON, UTF-8)  arrays...
+    "PSR" format:u8  tag_length:u8  form:u8  header_length:u32le  tag  header(JSON, UTF-8)  arrays...
 
 Form 1 is a task's metadata, whose names are left out; form 0 is anything else. In the header every value of a type of
 ours is ``{tag: [kind, ...]}``; the tag is chosen so that no key of the user's equals it. Arrays follow in the order of
@@ -28,10 +28,11 @@ from kombu.utils import json as kombu_json
 from numpy.typing import NDArray
 
 from penstock.config.celery import RESULT_CONTENT_TYPE, RESULT_SERIALIZER
+from penstock.config.errors import FormatTooNew
+from penstock.config.formats import FIRST, RESULT
 from penstock.workers.results.types import Choice, CompleteResult, Effort, EmbedResult, Failure, ImageResult, Usage
 
 MAGIC = b"PSR"
-VERSION = 1
 _PREFIX = struct.Struct("<3sBBBI")
 
 # The names of the array types on the wire. All are little-endian.
@@ -54,6 +55,10 @@ _REQUIRED = [name for name, usual in _META.items() if usual is ...]
 _PLAIN, _OF_TASK = 0, 1
 
 Fields = list[Any]
+
+
+class ResultTooNew(FormatTooNew, DecodeError):
+    """A newer version stored the result. It is kombu's ``DecodeError`` as well, for callers that catch that."""
 
 
 def register() -> None:
@@ -83,7 +88,7 @@ def encode(value: Any) -> bytes:
         tag += "~"  # a key of the user's looks like ours
     text = header.encode()
     tag_bytes = tag.encode()
-    prefix = _PREFIX.pack(MAGIC, VERSION, len(tag_bytes), form, len(text))
+    prefix = _PREFIX.pack(MAGIC, RESULT.number, len(tag_bytes), form, len(text))
     return b"".join([prefix, tag_bytes, text, *encoder.arrays])
 
 
@@ -91,16 +96,20 @@ def decode(data: bytes | bytearray | memoryview) -> Any:
     """Return what ``encode`` was given; tuples come back as lists, as with JSON. Arrays are writable copies.
 
     Raises:
+        ResultTooNew: a newer version wrote it.
         kombu.exceptions.DecodeError: the bytes are no such container, or damaged.
     """
     try:
         view = memoryview(data)
-        magic, version, tag_length, form, length = _PREFIX.unpack_from(view)
+        magic, number, tag_length, form, length = _PREFIX.unpack_from(view)
         start = _PREFIX.size + tag_length
-        if magic != MAGIC or len(view) < start + length:
-            raise ValueError("it is cut off" if magic == MAGIC else "it does not start with the container's mark")
-        if version != VERSION:
-            raise ValueError(f"its version is {version}, this Penstock reads version {VERSION}: upgrade this side")
+        if magic != MAGIC:
+            raise ValueError("it does not start with the container's mark")
+        if number < FIRST:
+            raise ValueError(f"there is no format {number}")
+        _check_format(number)
+        if len(view) < start + length:
+            raise ValueError("it is cut off")
         tag = bytes(view[_PREFIX.size : start]).decode()
         decoder = _Decoder(tag, view[start + length :])
         top = json.loads(bytes(view[start : start + length]), object_hook=decoder.hook)
@@ -108,6 +117,13 @@ def decode(data: bytes | bytearray | memoryview) -> Any:
         return _with_names(top) if form == _OF_TASK else top
     except (ValueError, TypeError, LookupError, AttributeError, struct.error, ArithmeticError, RecursionError) as exc:
         raise DecodeError(f"a result that cannot be read: {exc}") from exc
+
+
+def _check_format(number: int) -> None:
+    try:
+        RESULT.check(number)
+    except FormatTooNew as exc:
+        raise ResultTooNew(*exc.args) from None
 
 
 def _without_names(meta: dict[str, Any]) -> list[Any]:

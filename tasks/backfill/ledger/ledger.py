@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from penstock.config.errors import JobError
+from penstock.config.formats import FIELD, LEDGER
 from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, OutputRow, Plan, Position, unpack
 
 _SCHEMA = """
@@ -113,12 +114,17 @@ class Ledger:
 
     Args:
         folder: the hidden folder that holds it.
+
+    Raises:
+        FormatTooNew: a newer version wrote it.
+        JobError: the file cannot be read or written.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
         with self._translated():
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            check_format(read_facts(self._db), self._path)  # before anything is written
             # WAL with NORMAL survives every kill; after a power cut the last moments may be missing, never torn.
             # A shard's entry is made durable by the checkpoint that follows it, before results are dropped.
             for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "busy_timeout = 5000", "cache_size = -8000"):
@@ -182,7 +188,7 @@ class Ledger:
     def begin(self, identity: Mapping[str, Any]) -> None:
         """Make it the record of a new job."""
         with self._transaction():
-            self._set(identity=identity, job=str(uuid4()), tally=asdict(self.tally))
+            self._set(**{FIELD: LEDGER.number}, identity=identity, job=str(uuid4()), tally=asdict(self.tally))
 
     def set_dimensions(self, dimensions: int) -> None:
         """Note the length of the job's vectors."""
@@ -356,6 +362,22 @@ class Ledger:
                 f"the ledger {self._path} cannot be used ({exc}): see that the disk has space and that the folder may "
                 "be written to, then run the same command again; it goes on where it was"
             ) from exc
+
+
+def read_facts(db: sqlite3.Connection) -> dict[str, Any]:
+    """Return the facts in a ledger, of whatever format; none in a new file."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
+        return {}
+    return {name: json.loads(value) for name, value in db.execute("SELECT name, value FROM facts")}
+
+
+def check_format(facts: Mapping[str, Any], path: Path) -> None:
+    """Check that this version can read a ledger.
+
+    Raises:
+        FormatTooNew: a newer version wrote it.
+    """
+    LEDGER.check(facts.get(FIELD), str(path))
 
 
 def _entry_columns(entry: ShardEntry) -> tuple[bytes, str | None]:
