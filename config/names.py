@@ -62,6 +62,11 @@ def parse_queue(name: str) -> tuple[str, JobClass] | None:
     return inference_id, job_class
 
 
+# Folders --------------------------------------------------------------------------------------------
+
+#: Folder of logs under ``Settings.home``.
+LOGS = "logs"
+
 # Keys -----------------------------------------------------------------------------------------------
 
 KeyKind = Literal["string", "hash", "list", "set", "sorted set", "stream", "channel"]

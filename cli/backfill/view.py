@@ -14,11 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from penstock.cli.output import LANE_STYLES
 from penstock.tasks.backfill.progress import Snapshot, Watch
 
 LINE_S = 10.0
 RATE_S = 15.0
-LANE_STYLES = {"open": "green", "cooling": "yellow", "probing": "yellow", "paused": "magenta", "parked": "bold red"}
 
 
 class Pace:

@@ -19,6 +19,7 @@ from penstock.cli.options import AsJson, InferenceId, VendorSettings
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType, load_service
 from penstock.config.names import IMAGE_TASK
+from penstock.tasks.images.task import DEADLINE_S
 from penstock.workers.results.types import ImageResult
 
 
@@ -32,7 +33,9 @@ def command(
     ] = None,
     n: Annotated[int | None, typer.Option("-n", "--n", min=1, help="Number of images.")] = None,
     size: Annotated[str | None, typer.Option(help="Their size, such as 512x512.")] = None,
-    deadline: Annotated[float, typer.Option(min=1, help="Seconds after the submit at which it is given up.")] = 600.0,
+    deadline: Annotated[
+        float, typer.Option(min=1, help="Seconds after the submit at which it is given up.")
+    ] = DEADLINE_S,
     settings: VendorSettings = None,
     as_json: AsJson = False,
 ) -> None:

@@ -26,7 +26,7 @@ from penstock.tasks.backfill.dispatch.publisher import BatchPublisher, NotSent
 from penstock.tasks.backfill.dispatch.results import Results, TaskAnswer
 from penstock.tasks.backfill.dispatch.settle import Meaning, settle
 from penstock.tasks.backfill.dispatch.window import window_of
-from penstock.tasks.backfill.ledger.folder import OutputFolder, open_folder
+from penstock.tasks.backfill.ledger.folder import HIDDEN, OutputFolder, open_folder
 from penstock.tasks.backfill.ledger.jobs import remember
 from penstock.tasks.backfill.plan.batch import Batch, Plan
 from penstock.tasks.backfill.plan.chunker import Chunker
@@ -120,7 +120,7 @@ def run_backfill(job: BackfillJob, context: RunContext, watch: Watch = lambda sn
             report = _with_workers(_Run(job, context, folder, watch), context)
             return RunResult(report, False, ledger.repeated_ids)
     except _EmptyCorpus:
-        shutil.rmtree(job.out if fresh else job.out / ".penstock")
+        shutil.rmtree(job.out if fresh else job.out / HIDDEN)
         raise
 
 

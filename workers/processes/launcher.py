@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from penstock.config.errors import BrokerUnavailable, PenstockError
-from penstock.config.names import CHUNK_QUEUE, JOB_CLASSES, queue_name
+from penstock.config.names import CHUNK_QUEUE, JOB_CLASSES, LOGS, queue_name
 from penstock.config.settings import Settings
 from penstock.workers.processes.child import READY
 
@@ -272,7 +272,7 @@ def workers(
     Raises:
         WorkersFailed: they do not start; the message names the log.
     """
-    folder = settings.home / "logs"
+    folder = settings.home / LOGS
     group = ProcessGroup(
         roles(n, settings, concurrency=concurrency, lanes=lanes, chunkers=chunkers), _into_files(folder)
     )

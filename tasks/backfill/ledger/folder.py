@@ -16,6 +16,7 @@ from penstock.tasks.backfill.ledger.ledger import FILE, Ledger
 from penstock.tasks.backfill.plan.batch import DeadLetter
 
 HIDDEN = ".penstock"
+LOCK = "lock"
 DEAD_LETTERS = "failed.jsonl"
 REPORT = "report.json"
 
@@ -158,7 +159,7 @@ def _value(name: str, value: Any) -> str:
 @contextmanager
 def _locked(path: Path, hidden: Path) -> Iterator[None]:
     """Hold the folder's lock; the system drops it when this process ends, however it ends."""
-    with writing(path), (hidden / "lock").open("a+") as file:
+    with writing(path), (hidden / LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

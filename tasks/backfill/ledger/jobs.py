@@ -13,8 +13,11 @@ from typing import Literal
 import orjson
 
 from penstock.config.errors import FormatTooNew
-from penstock.tasks.backfill.ledger.folder import HIDDEN, OutputFolder
+from penstock.tasks.backfill.ledger.folder import HIDDEN, LOCK, OutputFolder
 from penstock.tasks.backfill.ledger.ledger import FILE, Tally, check_format, read_facts
+
+JOBS = "jobs"
+"""The folder of a home that notes its backfills."""
 
 State = Literal["running", "stopped", "done", "newer", "gone"]
 
@@ -44,15 +47,15 @@ def remember(home: Path, folder: OutputFolder) -> None:
     """Note a job in the home, so that ``jobs list`` finds it. A home that cannot be written to costs only that."""
     record = {"out": str(folder.path.resolve())}
     try:
-        (home / "jobs").mkdir(parents=True, exist_ok=True)
-        (home / "jobs" / f"{folder.ledger.job}.json").write_bytes(orjson.dumps(record))
+        (home / JOBS).mkdir(parents=True, exist_ok=True)
+        (home / JOBS / f"{folder.ledger.job}.json").write_bytes(orjson.dumps(record))
     except OSError:
         return
 
 
 def known_jobs(home: Path) -> list[JobState]:
     """Return the jobs noted in a home, the latest first."""
-    records = sorted((home / "jobs").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    records = sorted((home / JOBS).glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     return list(_states(records))
 
 
@@ -95,7 +98,7 @@ def read_job(out: Path, job: str | None = None) -> JobState:
 
 def _is_locked(out: Path) -> bool:
     try:
-        with (out / HIDDEN / "lock").open("r") as file:
+        with (out / HIDDEN / LOCK).open("r") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

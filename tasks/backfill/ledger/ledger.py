@@ -26,6 +26,7 @@ from uuid import UUID, uuid4
 from penstock.config.errors import JobError
 from penstock.config.formats import FIELD, LEDGER
 from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, OutputRow, Plan, Position, unpack
+from penstock.tasks.backfill.plan.seen import DIGEST_BYTES
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -264,7 +265,7 @@ class Ledger:
         """Yield (batch number, digests) of the latest batches, oldest first, until there are ``texts`` texts."""
         total, first = 0, 0
         for number, size in self._db.execute("SELECT number, length(digests) FROM batches ORDER BY number DESC"):
-            total, first = total + size // 16, number
+            total, first = total + size // DIGEST_BYTES, number
             if total >= texts:
                 break
         yield from self._db.execute("SELECT number, digests FROM batches WHERE number >= ? ORDER BY number", (first,))
