@@ -15,7 +15,7 @@
         ├── LaneParked          the lane is parked: an operator must act, then ``penstock lane resume``
         └── CutStream           a stream ended before its end; carries what had come
 
-A message says what is wrong, names the field, and tells the reader what to do next. No message carries a secret.
+A message says what is wrong, names the field, and says what to do next. No message carries a secret.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _LONGEST_NAME = 100
 class Task(celery.Task):
     """A Celery task whose body may be ``async def``.
 
-    ``blocking`` tells the asyncio pool where the body runs: in a thread (the default of a synchronous one), or on the
+    ``blocking`` says to the asyncio pool where the body runs: in a thread (the default of a synchronous one), or on the
     loop, where it must neither compute for long nor sleep, but call ``wait(awaitable)``.
     """
 

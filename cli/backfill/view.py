@@ -64,7 +64,7 @@ def shown(console: Console, title: str) -> Iterator[Watch]:
     """Show a run inside the block; yields what is to be called with each snapshot.
 
     Args:
-        console: where; a terminal gets bars, anything else a line every ten seconds and at each piece of news.
+        console: where; a terminal gets bars, anything else a line every ten seconds and whenever something changes.
         title: the first line.
     """
     if not console.is_terminal:
@@ -130,7 +130,7 @@ def _facts(now: Snapshot, pace: Pace, left: float | None) -> Text:
 
 
 class _Lines:
-    """A line every ten seconds, and at once when there is news; made for logs."""
+    """A line every ten seconds, and at once when something changes; made for logs."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console, self._pace = console, Pace()

@@ -58,7 +58,7 @@ def command(
 
 
 def _where(out: str | None) -> Any:
-    """Return where files go; a wrong place is told before anything is paid for."""
+    """Return where files go; a wrong place is refused before anything is paid for."""
     from penstock.tasks.images.store import store
 
     return None if out is None else store(out)

@@ -50,7 +50,7 @@ class Registry:
         """Validate and store an endpoint.
 
         An id that exists is replaced. Elasticsearch refuses ("Inference endpoint [x] already exists"), since indices
-        may lean on it; here a put is how a key is renewed or a limit changed, and ``version`` tells the lanes. Only
+        may lean on it; here a put is how a key is renewed or a limit changed, and the lanes see it by ``version``. Only
         another task type under the same id is refused: messages of the old kind may be waiting.
 
         Args:

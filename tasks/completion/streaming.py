@@ -132,7 +132,7 @@ class _Watch:
         if self._timeout is not None and time.monotonic() - self._heard_at >= self._timeout:
             raise StreamTimedOut(
                 f"nothing came from task {task_id} for {self._timeout:g} s: does a worker run, and is its lane open? "
-                "`penstock lanes` tells"
+                "`penstock lanes` shows it"
             )
 
 

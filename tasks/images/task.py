@@ -98,7 +98,7 @@ async def _generate(
 
 
 def _announcer(task: Any, delivery: Delivery) -> Any:
-    """Return what tells the result back end of an operation's state."""
+    """Return what stores an operation's state in the result back end."""
 
     def announce(state: str, operation: OperationRecord) -> None:
         if not delivery.direct:

@@ -6,7 +6,7 @@ The order of writing is the whole of its safety:
    is sent. So a batch may be sent twice after a crash, but is never forgotten, and no row is planned twice.
 2. A *shard* is written and flushed under the hidden folder, then entered here together with all it holds (its batches,
    their dead letters, the counts): this is the moment at which its rows are done. Then it is renamed into place, then
-   the stored results are dropped. A crash in between is mended by doing the last two again.
+   the stored results are dropped. After a crash in between, the last two are done again.
 
 Knows nothing of Celery and of Parquet.
 """
@@ -101,7 +101,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Unresolved:
-    """An echo whose batch is done: it lacks the vector at ``row`` of ``shard``, or shares the ``failure``."""
+    """A duplicate whose batch is done: it lacks the vector at ``row`` of ``shard``, or shares the ``failure``."""
 
     key: int
     output_row: OutputRow
@@ -150,7 +150,7 @@ class Ledger:
 
     @property
     def identity(self) -> dict[str, Any] | None:
-        """What the job is, as ``begin`` was told; None in a new ledger."""
+        """What the job is, as it was given to ``begin``; None in a new ledger."""
         identity: dict[str, Any] | None = self._fact("identity")
         return identity
 
@@ -285,7 +285,7 @@ class Ledger:
         Args:
             shard: None when nothing was embedded (all failed).
             entries: its batches.
-            echoes: keys of the echoes that it, or ``dead``, settles.
+            duplicates: keys of the duplicates that it, or ``dead``, resolves.
             dead: of its batches.
             tally: what it adds to the counts.
         """
@@ -323,10 +323,10 @@ class Ledger:
         for ordinal, chunk, *rest in self._db.execute("SELECT * FROM dead ORDER BY ordinal, chunk"):
             yield DeadLetter(ordinal, None if chunk == _WHOLE_DOCUMENT else chunk, *rest)
 
-    # Echoes ------------------------------------------------------------------------------------------
+    # Duplicates --------------------------------------------------------------------------------------
 
     def unresolved(self, limit: int) -> list[Unresolved]:
-        """Return up to ``limit`` echoes of finished batches, those of one shard together."""
+        """Return up to ``limit`` duplicates of finished batches, those of one shard together."""
         query = """
             SELECT e.key, e.ordinal, e.id, e.chunk, e.start, e.stop, e.text, b.shard, b.rows, b.failures
             FROM echoes e JOIN batches b ON b.number = e.batch
