@@ -157,15 +157,16 @@ KEYS: tuple[KeyName, ...] = (
     # Celery's and kombu's own.
     KeyName("celery-task-meta-{task}", "string", "expires", "workers (Celery)", "a task's state and result"),
     KeyName("celery-taskset-meta-{group}.j", "sorted set", "expires", "workers (Celery)", "a chord's results so far"),
+    KeyName("celery-taskset-meta-{group}.d", "set", "expires", "workers (Celery)", "which of its tasks are counted"),
     *(
         KeyName(f"celery-taskset-meta-{{group}}.{part}", "string", "expires", "publishers, workers (Celery)", what)
-        for part, what in {"s": "a chord's size", "t": "its count", "c": "its caller", "d": "it is done"}.items()
+        for part, what in {"s": "a chord's size", "t": "its count", "c": "who calls its body"}.items()
     ),
     KeyName("celery-taskset-meta-{group}", "string", "expires", "publishers (Celery)", "a saved group"),
     KeyName("_kombu.binding.{exchange}", "set", "kept", "all (kombu)", "the queues of an exchange"),
     KeyName("_kombu.binding_permanent.{exchange}", "set", "kept", "all (kombu)", "those of them that do not expire"),
     KeyName("_kombu.binding_deadlines", "sorted set", "kept", "all (kombu)", "exchanges by when they are swept, ms"),
-    KeyName("{process}.reply.celery.pidbox", "list", "expires", "workers (Celery)", "answers to a control command"),
+    KeyName("{process}.reply.celery.pidbox", "list", "emptied", "workers (Celery)", "answers to a control command"),
 )  # fmt: skip
 """All of them; of entries that a key fits, the first is its own."""
 
