@@ -18,6 +18,8 @@ from penstock.config.errors import ConfigurationError
 from penstock.config.redis import BROKER_SCHEMES, REDIS_SCHEMES, scheme_of
 
 PREFIX = "PENSTOCK_"
+#: Default of ``heartbeat_s``, also of a connection to the broker that is made without our settings.
+HEARTBEAT_S = 4.0
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
@@ -91,7 +93,7 @@ class Settings(BaseSettings):
         "The same on all workers of a broker.",
     )
     heartbeat_s: float = Field(
-        4.0, gt=0, description="Seconds between two heartbeats of a message in flight: its lease is renewed."
+        HEARTBEAT_S, gt=0, description="Seconds between two heartbeats of a message in flight: its lease is renewed."
     )
     key_prefix: str = Field(
         "penstock:",

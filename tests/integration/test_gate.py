@@ -16,10 +16,10 @@ from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.utils.json import dumps, loads
 
 from penstock.config.endpoints.registry import Registry
+from penstock.config.names import lane_key
 from penstock.config.settings import load_settings
 from penstock.workers.broker import transport
 from penstock.workers.broker.gate import BULK_HORIZON_MS, INTERACTIVE_HORIZON_MS, Gate, Offer, share
-from penstock.workers.lanes.keys import lane_key
 from penstock.workers.lanes.limiter import change_lane
 from penstock.workers.lanes.window import FIRST
 from penstock.workers.lua import script

@@ -16,8 +16,8 @@ import redis
 
 from penstock.cli.lanes import read_all
 from penstock.config.endpoints.registry import Registry
+from penstock.config.names import flight_key, holder_key, lane_key, used_key
 from penstock.config.settings import load_settings
-from penstock.workers.lanes.keys import flight_key, holder_key, lane_key, used_key
 from penstock.workers.lanes.limiter import change_lane
 from penstock.workers.lanes.status import read_lane
 from support.processes import Child

@@ -22,8 +22,8 @@ import redis
 
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.config.endpoints.services import TaskType
+from penstock.config.names import flight_key, lane_key, signal_channel, used_key
 from penstock.stand_in.limits import quota
-from penstock.workers.lanes.keys import flight_key, lane_key, signal_channel, used_key
 from penstock.workers.lanes.lane import Lane, LaneClosed
 from penstock.workers.lanes.limiter import Limiter, Slot, _slot
 from penstock.workers.lanes.outcome import Outcome, OutcomeKind

@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from penstock.config.names import BULK, INTERACTIVE, parse_queue
-from penstock.workers.lanes.keys import lane_key
+from penstock.config.names import BULK, INTERACTIVE, lane_key, parse_queue
 from penstock.workers.runtime import Runtime
 
 #: How far ahead of its slot a message may be taken, in milliseconds. Bulk is kept short, so that interactive work that

@@ -21,7 +21,7 @@ LOOK_S = 0.5
 class LaneWatcher(bootsteps.StartStopStep):
     """A step of the worker's consumer: takes up the queues of endpoints as they come, and drops them as they go.
 
-    A worker that was told its queues (``-Q``) keeps to them; excluded ones (``-X``) are left alone.
+    A worker that was given its queues (``-Q``) keeps to them; excluded ones (``-X``) are left alone.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -34,7 +34,7 @@ class LaneWatcher(bootsteps.StartStopStep):
         self._entry: Any = None
 
     def include_if(self, consumer: Any) -> bool:
-        """Leave the step out of a worker that was told its queues."""
+        """Leave the step out of a worker that was given its queues."""
         return bool(getattr(consumer.controller, "serves_all_lanes", True))
 
     def start(self, consumer: Any) -> None:
@@ -72,7 +72,7 @@ class LaneWatcher(bootsteps.StartStopStep):
         self._queues = wanted | self._dropping
 
     def _drop_empty_queues(self, consumer: Any) -> None:
-        """Drop the queues of deleted endpoints, once what was in them has been told that its endpoint is gone."""
+        """Drop the queues of deleted endpoints, once what was in them has been answered that its endpoint is gone."""
         for queue in sorted(self._dropping):
             if _is_empty(consumer, queue):
                 consumer.call_soon(consumer.cancel_task_queue, queue)

@@ -25,6 +25,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from penstock.config.names import LOGS
+
 # A socket's address holds 104 bytes on macOS and 108 on Linux, the closing zero included.
 MAX_SOCKET_PATH = 100
 SOCKET = "valkey.sock"
@@ -41,7 +43,7 @@ class BrokerHome:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.folder = home / "broker"
-        self.log = home / "logs" / "broker.log"
+        self.log = home / LOGS / "broker.log"
         self.failure = self.folder / "failure"
         self._pointer = self.folder / "socket-folder"
 

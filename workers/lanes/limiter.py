@@ -16,8 +16,8 @@ import redis
 import redis.asyncio
 
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
+from penstock.config.names import flight_key, lane_key, signal_channel, used_key
 from penstock.workers.lanes.clock import ServerClock
-from penstock.workers.lanes.keys import flight_key, lane_key, signal_channel, used_key
 from penstock.workers.lua import async_script, script
 
 #: Seconds before its time at which a place may be reserved.

@@ -10,9 +10,8 @@ from typing import Any, Literal
 import redis
 
 from penstock.config.endpoints.endpoint import Endpoint
-from penstock.config.names import JOB_CLASSES, queue_key, queue_name
+from penstock.config.names import JOB_CLASSES, flight_key, holder_key, lane_key, queue_key, queue_name, used_key
 from penstock.config.settings import Settings
-from penstock.workers.lanes.keys import flight_key, holder_key, lane_key, used_key
 
 #: What a header said is forgotten after so many seconds, as in limiter.lua.
 HEADER_S = 300

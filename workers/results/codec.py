@@ -31,6 +31,8 @@ from kombu.utils import json as kombu_json
 from numpy.typing import NDArray
 
 from penstock.config.celery import RESULT_CONTENT_TYPE, RESULT_SERIALIZER
+from penstock.config.errors import FormatTooNew
+from penstock.config.formats import RESULT
 from penstock.workers.results import format_1
 from penstock.workers.results.kinds import (
     ARRAY_TYPES,
@@ -41,10 +43,9 @@ from penstock.workers.results.kinds import (
     read_array,
 )
 
-__all__ = ["ARRAY_TYPES", "FORMAT", "MAGIC", "decode", "encode", "register"]
+__all__ = ["ARRAY_TYPES", "MAGIC", "decode", "encode", "register"]
 
 MAGIC = b"PSR"
-FORMAT = 2
 _PREFIX = struct.Struct("<3sB8s")
 _HEAD = struct.Struct("<BI")
 
@@ -64,6 +65,10 @@ _PLAIN, _OF_TASK = 0, 1
 
 # Extensions beside the kinds: an array, a type that kombu's JSON knows, an integer of more than 64 bits.
 _ARRAY, _KOMBU, _INTEGER = ord("a"), ord("k"), ord("n")
+
+
+class ResultTooNew(FormatTooNew, DecodeError):
+    """A newer version stored the result. It is kombu's ``DecodeError`` as well, for callers that catch that."""
 
 
 def register() -> None:
@@ -89,22 +94,22 @@ def encode(value: Any) -> bytes:
     encoder = _Encoder()
     header = encoder.pack(top)
     parts: list[Any] = [_HEAD.pack(form, len(header)), header, *encoder.arrays]
-    return b"".join([_PREFIX.pack(MAGIC, FORMAT, _checksum(parts)), *parts])
+    return b"".join([_PREFIX.pack(MAGIC, RESULT.number, _checksum(parts)), *parts])
 
 
 def decode(data: bytes | bytearray | memoryview) -> Any:
     """Return what ``encode`` was given; tuples come back as lists, but for keys. Arrays are writable copies.
 
     Raises:
-        kombu.exceptions.DecodeError: the bytes are no such container, are damaged, or of a newer format.
+        ResultTooNew: a newer version wrote it.
+        kombu.exceptions.DecodeError: the bytes are no such container, or damaged.
     """
     try:
         view = memoryview(data)
         if view[:3] != MAGIC:
             raise ValueError("it does not start with the container's mark")
         number = view[3]
-        if number > FORMAT:
-            raise ValueError(f"its format is {number}, this Penstock reads up to {FORMAT}: upgrade this side")
+        _check_format(number)
         form, top = _READERS[number](view)
         return _with_names(top) if form == _OF_TASK else top
     except (ValueError, TypeError, LookupError, AttributeError, struct.error, ArithmeticError, RecursionError) as exc:
@@ -125,7 +130,7 @@ def _read(view: memoryview) -> tuple[int, Any]:
     return form, value
 
 
-_READERS = {1: format_1.read, FORMAT: _read}
+_READERS = {1: format_1.read, RESULT.number: _read}
 
 
 def _checksum(parts: Iterable[Any]) -> bytes:
@@ -133,6 +138,13 @@ def _checksum(parts: Iterable[Any]) -> bytes:
     for part in parts:
         digest.update(part)
     return digest.digest()
+
+
+def _check_format(number: int) -> None:
+    try:
+        RESULT.check(number)
+    except FormatTooNew as exc:
+        raise ResultTooNew(*exc.args) from None
 
 
 def _without_names(meta: dict[str, Any]) -> list[Any]:

@@ -32,13 +32,13 @@ def read(view: memoryview) -> tuple[int, Any]:
     start = _PREFIX.size + tag_length
     if len(view) < start + length:
         raise ValueError("it is cut off")
-    decoder = _Decoder(bytes(view[_PREFIX.size : start]).decode(), view[start + length :])
+    decoder = _DecoderOfFormat1(bytes(view[_PREFIX.size : start]).decode(), view[start + length :])
     value = json.loads(bytes(view[start : start + length]), object_hook=decoder.hook)
     decoder.finish()
     return form, value
 
 
-class _Decoder:
+class _DecoderOfFormat1:
     def __init__(self, tag: str, arrays: memoryview) -> None:
         self.tag, self.arrays, self.offset = tag, arrays, 0
 

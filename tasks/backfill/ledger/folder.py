@@ -102,7 +102,7 @@ def open_folder(path: Path, identity: Mapping[str, Any]) -> Iterator[OutputFolde
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Refuse a folder with files of our names and no ledger: whose they are cannot be told."""
+    """Refuse a folder with files of our names and no ledger: whose they are cannot be known."""
     ours = [*path.glob("part-*.parquet"), *(path / name for name in (DEAD_LETTERS, REPORT) if (path / name).exists())]
     if ours:
         raise ConfigurationError(
@@ -198,7 +198,7 @@ def flush_folder(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the disk says inside the block into an error that tells what to do.
+    """Turn what the disk says inside the block into an error that says what to do.
 
     Raises:
         JobError: the disk is full, the folder cannot be written to, and so on.
@@ -208,5 +208,5 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as exc:
         reason = os.strerror(exc.errno) if exc.errno else str(exc)
         raise JobError(
-            f"cannot write to {path}: {reason}. Mend that and run the same command again; it goes on where it was"
+            f"cannot write to {path}: {reason}. Fix that and run the same command again; it goes on where it was"
         ) from exc

@@ -20,7 +20,7 @@ local function closed_for(lane, class)
   local f = redis.call('HMGET', lane, 'state', 'cool', 'tr', 'tt', 'owed', 'probe')
   local state = f[1] or ''
   if state == 'paused' then return nil end
-  -- Interactive callers of a parked lane are told so at once; bulk waits for the operator.
+  -- Interactive callers of a parked lane get an error at once; bulk waits for the operator.
   if state == 'parked' then return class == 'interactive' and 0 or nil end
   local cool = (tonumber(f[2]) or 0) - now
   if cool > 0 then return cool end
