@@ -52,7 +52,7 @@ def _forget(made: Bench, name: str) -> None:
         client.delete(f"{made.settings.key_prefix}penstock.{name}.bulk")
         for key in client.keys(f"{made.settings.key_prefix}lane:*"):
             if client.type(key) == b"hash":
-                client.hset(key, "cool", 0)
+                client.hset(key, "cooldown_until", 0)
 
 
 # Riding together ---------------------------------------------------------------------------------------------------

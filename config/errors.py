@@ -7,6 +7,7 @@
     │   ├── EndpointInvalid     an endpoint's body breaks the rules; all faults together
     │   ├── EndpointNotFound    no endpoint has this id
     │   ├── WrongTaskType       the endpoint does another kind of work
+    │   ├── NewerFormat         what is kept was written by a newer version
     │   └── BrokerUnavailable   the broker cannot be reached or started
     ├── InputInvalid            what a caller passed cannot be sent
     ├── JobError                a backfill cannot start or go on
@@ -59,6 +60,12 @@ class WrongTaskType(ConfigurationError):
     """The endpoint does another kind of work than was asked of it."""
 
     code = "wrong_task_type"
+
+
+class NewerFormat(ConfigurationError):
+    """What is kept was written by a newer version, which this one cannot read; nothing was changed."""
+
+    code = "newer_format"
 
 
 class BrokerUnavailable(ConfigurationError):
