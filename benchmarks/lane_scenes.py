@@ -54,7 +54,7 @@ def _forget(made: Bench, name: str) -> None:
         client.delete(queue_key(made.settings.key_prefix, queue_name(name, BULK)))
         for key in client.keys(lane_key(made.settings.key_prefix, "*")):
             if client.type(key) == b"hash":
-                client.hset(key, "cool", 0)
+                client.hset(key, "cooldown_until", 0)
 
 
 # Sharing requests ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@
     │   ├── EndpointNotFound    no endpoint has this id
     │   ├── WrongTaskType       the endpoint does another kind of work
     │   ├── BrokerUnavailable   the broker cannot be reached or started
-    │   └── FormatTooNew        a newer version wrote this message, result, ledger or record
+    │   └── FormatTooNew        a newer version wrote this message, result, ledger, lane or record
     ├── InputInvalid            what a caller passed cannot be sent
     ├── JobError                a backfill cannot start or go on
     └── InferenceFailed         the service's final "no" for a whole call

@@ -1,5 +1,6 @@
 -- Take one message from the first queue whose lane may send, and note it as unacknowledged in the same step: a worker
 -- that dies, or whose connection is cut, at any moment loses nothing.
+-- include: lanes/lane
 --
 -- KEYS[1]  unacked index (sorted set: delivery tag by the time it was taken or renewed, in seconds)
 -- KEYS[2]  unacked hash (delivery tag: [message, exchange, routing key] as kombu's own Redis transport keeps it)
@@ -10,24 +11,21 @@
 -- ARGV[3..] by queue: its bare name, and its class ("bulk", "interactive" or "")
 -- Returns {queue index, message}, or {0, ms until a lane with waiting messages may open ("" when none waits)}.
 
-local t = redis.call('TIME')
-local now = t[1] * 1000 + t[2] / 1000
+local now = clock()
 local n = (#KEYS - 3) / 2
 local soonest = nil
 
 -- Milliseconds until the lane opens for this class; 0: it is open; nil: not before somebody acts.
-local function closed_for(lane, class)
-  local f = redis.call('HMGET', lane, 'state', 'cool', 'tr', 'tt', 'owed', 'probe')
-  local state = f[1] or ''
-  if state == 'paused' then return nil end
-  -- Interactive callers of a parked lane get an error at once; bulk waits for the operator.
-  if state == 'parked' then return class == 'interactive' and 0 or nil end
-  local cool = (tonumber(f[2]) or 0) - now
-  if cool > 0 then return cool end
-  if state == 'probing' then return math.max(0, (tonumber(f[6]) or 0) - now) end
-  local ahead = math.max(tonumber(f[3]) or 0, tonumber(f[4]) or 0) - now
+local function closed_for(key, class)
+  local lane = glance_at(key)
+  -- Interactive callers of a parked lane are get an error at once; bulk waits for the operator.
+  if fails_at_once(lane, class, now) then return 0 end
+  local opens = opens_at(lane, now)
+  if not opens then return nil end
+  if opens > now or state_of(lane, now) == 'probing' then return math.max(0, opens - now) end
+  local ahead = math.max(number(lane, 'requests.next_at'), number(lane, 'tokens.next_at')) - now
   local horizon = tonumber(ARGV[2])
-  if class == 'bulk' then horizon = tonumber(ARGV[1]) + (tonumber(f[5]) or 0) end
+  if class == 'bulk' then horizon = tonumber(ARGV[1]) + number(lane, 'bulk_credit_ms') end
   return math.max(0, ahead - horizon)
 end
 
