@@ -18,6 +18,7 @@ from penstock.config.settings import Settings
 RESULT_SERIALIZER = "penstock"
 RESULT_CONTENT_TYPE = "application/vnd.penstock.result"
 POOL = "penstock.workers.pool.pool:TaskPool"
+CONSUMER = "penstock.workers.broker.consumer:LaneConsumer"
 ROUTER = "penstock.workers.app:route"
 
 # How often a worker looks for the messages of dead workers. kombu multiplies the interval by the throttle; its
@@ -91,7 +92,6 @@ def _transport_options(settings: Settings, broker_url: str) -> dict[str, Any]:
         # ours are restored after seconds, theirs perhaps after hours.
         "global_keyprefix": settings.key_prefix,
         "visibility_timeout": settings.visibility_timeout_s,
-        "heartbeat_s": settings.heartbeat_s,  # our own transport's
         "unacked_restore_interval": RESTORE_INTERVAL_S,
         "unacked_restore_throttle": RESTORE_THROTTLE,
         "priority_steps": [0],  # each step more is one more key a queue in every BRPOP
@@ -126,6 +126,7 @@ def _tasks() -> dict[str, Any]:
 def _workers(settings: Settings) -> dict[str, Any]:
     return {
         "worker_pool": POOL,
+        "worker_consumer": CONSUMER,
         "worker_concurrency": settings.concurrency,
         "worker_prefetch_multiplier": 1,
         "worker_deduplicate_successful_tasks": True,

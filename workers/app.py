@@ -12,20 +12,22 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from penstock.config.celery import celery_settings
-from penstock.config.names import CHUNK_QUEUE, DEFAULT_QUEUE, INTERACTIVE, queue_name
+from penstock.config.names import CHUNK_QUEUE, CHUNK_TASK, DEFAULT_QUEUE, INTERACTIVE, LANE_TASKS, queue_name
+from penstock.config.redis import is_redis
 from penstock.config.settings import load_settings
 from penstock.workers import boot
-from penstock.workers.broker.transport import broker_url
+from penstock.workers.broker.bells import Bell
 from penstock.workers.embedded.broker import urls
 from penstock.workers.results import codec
 from penstock.workers.results.backend import backend_url
 
-_ENDPOINT_TASKS = frozenset({"penstock.embed", "penstock.complete", "penstock.generate_image"})
 _ENDPOINT_POSITION = 1
 
 
 class PenstockApp(Celery):
     """Celery, configured from our settings on first use."""
+
+    _bell: Bell | None = None
 
     def on_configure(self) -> None:
         """Celery asks for the configuration: read the settings.
@@ -36,10 +38,21 @@ class PenstockApp(Celery):
         settings = load_settings()
         found = urls(settings)
         codec.register()
-        configuration = celery_settings(settings, broker_url(found.broker), backend_url(found.results))
+        configuration = celery_settings(settings, found.broker, backend_url(found.results))
         # Lanes' queues come and go (``LaneWatcher``); these are always there.
         queues = [Queue(name, Exchange(name), routing_key=name) for name in (DEFAULT_QUEUE, CHUNK_QUEUE)]
         self.config_from_object({**configuration, "task_queues": queues})
+        self._bell = Bell(found.broker, settings.key_prefix) if is_redis(found.broker) else None
+
+    def send_task(self, name: str, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Send a task, as Celery does, and ring for the workers of its queue.
+
+        A task that names no queue goes to its endpoint's lane.
+        """
+        sent = super().send_task(name, args, kwargs, **options)
+        if self._bell is not None:
+            self._bell.ring([_queue_of(name, args, kwargs, options)])
+        return sent
 
 
 app = PenstockApp(
@@ -57,6 +70,11 @@ app = PenstockApp(
 boot.prepare(app)
 
 
+def _queue_of(name: str, args: Any, kwargs: Any, options: Mapping[str, Any]) -> str:
+    queue = options.get("queue") or options.get("routing_key") or (route(name, args, kwargs) or {}).get("queue")
+    return str(getattr(queue, "name", queue) or DEFAULT_QUEUE)
+
+
 def route(
     name: str,
     args: Sequence[Any] | None = None,
@@ -69,9 +87,9 @@ def route(
 
     Bulk work names its queue itself (``apply_async(queue=...)``), and so is not routed.
     """
-    if name == "penstock.chunk":
+    if name == CHUNK_TASK:
         return {"queue": CHUNK_QUEUE}
-    if name not in _ENDPOINT_TASKS:
+    if name not in LANE_TASKS:
         return None
     endpoint = (kwargs or {}).get("endpoint_id")
     if endpoint is None and args and len(args) > _ENDPOINT_POSITION:

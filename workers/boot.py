@@ -17,9 +17,8 @@ from click.core import ParameterSource
 
 from penstock.config.errors import PenstockError
 from penstock.config.settings import load_settings
-from penstock.workers.broker.delayed import DueWatcher
+from penstock.workers.broker.feeder import Feeder
 from penstock.workers.broker.lane_watcher import LaneWatcher
-from penstock.workers.broker.transport import broker_url
 from penstock.workers.embedded.broker import embedded_broker
 from penstock.workers.pool.pool import TaskPool
 from penstock.workers.results.backend import backend_url
@@ -30,7 +29,7 @@ _MARK = "penstock_boot"
 def prepare(app: Celery) -> None:
     """Make an app's workers ours. Called once, by the app's module."""
     setattr(app, _MARK, True)
-    app.steps["consumer"].update((LaneWatcher, DueWatcher))
+    app.steps["consumer"].update((Feeder, LaneWatcher))
 
 
 @signals.celeryd_init.connect(weak=False)
@@ -49,7 +48,7 @@ def join_embedded_broker(instance: Any, conf: Any, **_: Any) -> None:
         # Celery logs what handlers raise, and goes on: only an exit is heeded.
         print(f"error: {exc}", file=sys.stderr)
         raise SystemExit(exc.exit_code) from exc
-    conf.broker_url = broker_url(url)
+    conf.broker_url = url
     if settings.result_backend is None:
         conf.result_backend = backend_url(url)
 
@@ -61,8 +60,8 @@ def apply_command_line(sender: Any, **_: Any) -> None:
         return
     context = click.get_current_context(silent=True)
     given = context.params if context else {}
-    sender.serves_all_lanes = not given.get("queues")
-    sender.excluded_queues = frozenset(given.get("exclude_queues") or ())
+    sender.told_queues = _names(given.get("queues"))
+    sender.excluded_queues = frozenset(_names(given.get("exclude_queues")) or ())
     # Celery reads an explicit ``-P prefork`` as "the default", and so takes the configured pool.
     if context and _explicit(context, "pool") and sender.pool_cls is TaskPool:
         sender.pool_cls = "prefork"
@@ -72,3 +71,9 @@ def apply_command_line(sender: Any, **_: Any) -> None:
 
 def _explicit(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _names(given: Any) -> list[str] | None:
+    """Return queues named on the command line, None where none are."""
+    names = given.split(",") if isinstance(given, str) else list(given or ())
+    return [name.strip() for name in names if name.strip()] or None

@@ -1,20 +1,29 @@
-"""Loads the Lua scripts, which live in ``.lua`` files in the folder ``lua`` beside the modules that front them."""
+"""Loads the Lua scripts, which live in ``.lua`` files in the folder ``lua`` beside the modules that front them.
+
+A script says on lines of their own what stands in front of it: ``-- include: lanes/lane`` is another script,
+``-- include: lanes/constants.py`` the constants of a Python module. Each is put in once, those that it includes first.
+"""
 
 from __future__ import annotations
 
+import re
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
 
 import redis
 import redis.asyncio
 from redis.commands.core import AsyncScript, Script
 
+INCLUDE = re.compile(r"^-- include: (\S+)$", re.MULTILINE)
+
 
 @cache
 def source(name: str) -> str:
-    """Return the text of a script: ``lanes/limiter`` is ``workers/lanes/lua/limiter.lua``."""
-    folder, _, file = name.partition("/")
-    return files(f"penstock.workers.{folder}").joinpath("lua", f"{file}.lua").read_text(encoding="utf-8")
+    """Return the text of a script and of all that it includes: ``lanes/lane`` is ``workers/lanes/lua/lane.lua``."""
+    parts: dict[str, str] = {}
+    _collect(name, parts, set())
+    return "\n".join(parts.values())
 
 
 def script(client: redis.Redis, name: str) -> Script:
@@ -25,3 +34,25 @@ def script(client: redis.Redis, name: str) -> Script:
 def async_script(client: redis.asyncio.Redis, name: str) -> AsyncScript:
     """Return a script to await on an asyncio client."""
     return client.register_script(source(name))
+
+
+def _collect(name: str, parts: dict[str, str], seen: set[str]) -> None:
+    if name in seen:
+        return
+    seen.add(name)
+    text = _constants(name) if name.endswith(".py") else _text(name)
+    for included in INCLUDE.findall(text):
+        _collect(included, parts, seen)
+    parts[name] = text
+
+
+def _text(name: str) -> str:
+    folder, _, file = name.partition("/")
+    return files(f"penstock.workers.{folder}").joinpath("lua", f"{file}.lua").read_text(encoding="utf-8")
+
+
+def _constants(name: str) -> str:
+    """Return a module's numbers in capitals as Lua locals."""
+    module = import_module("penstock.workers." + name.removesuffix(".py").replace("/", "."))
+    numbers = {key: value for key, value in vars(module).items() if key.isupper() and isinstance(value, int | float)}
+    return "".join(f"local {key} = {value}\n" for key, value in numbers.items())

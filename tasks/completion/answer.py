@@ -15,7 +15,7 @@ _PARKING = frozenset({OutcomeKind.QUOTA_EXHAUSTED, OutcomeKind.UNAUTHORIZED, Out
 
 
 class AnswerReader:
-    """One call's answer: ``send`` and ``read`` are what a ``Conversation`` asks for.
+    """One call's answer: ``send`` and ``read`` are what a ``Caller`` asks for.
 
     ``begun`` says that a part of a streamed answer has come: after that nothing is tried again.
     """

@@ -1,4 +1,4 @@
-"""What a completion is charged against the tokens' quota: estimated before, settled after. No I/O.
+"""What a completion is charged against the tokens' quota: estimated before, corrected after. No I/O.
 
 OpenAI and Azure OpenAI charge on arrival: the prompt and the ``max_tokens`` asked for, whatever is then used of them
 (OpenAI's rate-limit guide; Microsoft's API simulator). Where a call asks for no maximum, the mean of what the lane's

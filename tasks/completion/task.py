@@ -8,9 +8,10 @@ from typing import Any
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType, load_service
 from penstock.config.errors import CutStream, InputInvalid, PenstockError
+from penstock.config.names import COMPLETE_TASK, stream_key
 from penstock.tasks.completion.answer import AnswerReader
 from penstock.tasks.completion.charge import Charge
-from penstock.tasks.completion.publisher import StreamPublisher, stream_key
+from penstock.tasks.completion.publisher import StreamPublisher
 from penstock.tasks.request.caller import Caller, Exchange
 from penstock.tasks.request.delivery import Delivery
 from penstock.tasks.request.endpoints import endpoint_for
@@ -25,7 +26,7 @@ from penstock.workers.task import LaneTask
 COMPLETION = (TaskType.COMPLETION, TaskType.CHAT_COMPLETION)
 
 
-@app.task(name="penstock.complete", base=LaneTask, bind=True)
+@app.task(name=COMPLETE_TASK, base=LaneTask, bind=True)
 def complete(
     self: Any, prompt_or_messages: Any, endpoint_id: str, stream: bool | None = None, **overrides: Any
 ) -> CompleteResult:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from penstock.config.names import progress_key
 from penstock.tasks.embedding.batch import EmbedBatch
 from penstock.tasks.request.delivery import Delivery
 from penstock.workers.lanes.lane import LaneClosed
@@ -28,7 +29,7 @@ class Progress:
     def __init__(self, runtime: Runtime, request: Any) -> None:
         self._runtime = runtime
         self.delivery = Delivery(runtime, request)
-        self._key = f"{runtime.settings.key_prefix}progress:{request.id}"
+        self._key = progress_key(runtime.settings.key_prefix, request.id)
         self._saved = False
 
     async def restore(self, batch: EmbedBatch) -> None:

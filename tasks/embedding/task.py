@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import InputInvalid
+from penstock.config.names import EMBED_TASK
 from penstock.tasks.embedding.batch import EmbedBatch, embed_positions, in_parallel
 from penstock.tasks.embedding.coalescer import coalescers, small
 from penstock.tasks.embedding.progress import Progress
@@ -28,7 +29,7 @@ from penstock.workers.task import LaneTask
 EMBEDDING = (TaskType.TEXT_EMBEDDING, TaskType.IMAGE_EMBEDDING)
 
 
-@app.task(name="penstock.embed", base=LaneTask, bind=True)
+@app.task(name=EMBED_TASK, base=LaneTask, bind=True)
 def embed(self: Any, texts: Sequence[Any], endpoint_id: str, **overrides: Any) -> EmbedResult:
     """Embed texts through an endpoint's lane.
 

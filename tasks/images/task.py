@@ -10,9 +10,10 @@ from celery import states
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import InputInvalid
+from penstock.config.names import IMAGE_TASK, image_key
 from penstock.tasks.completion.task import divide
 from penstock.tasks.images.generation import Generation, ImageOptions
-from penstock.tasks.images.record import OperationRecord, record_key
+from penstock.tasks.images.record import OperationRecord
 from penstock.tasks.images.store import store
 from penstock.tasks.request.delivery import Delivery
 from penstock.tasks.request.endpoints import endpoint_for
@@ -38,10 +39,10 @@ class ImageTask(LaneTask):
         stored = not (request.called_directly or request.is_eager or request.ignore_result)
         if status == states.SUCCESS and stored:
             shared = runtime()
-            shared.client.delete(record_key(shared.settings.key_prefix, task_id))
+            shared.client.delete(image_key(shared.settings.key_prefix, task_id))
 
 
-@app.task(name="penstock.generate_image", base=ImageTask, bind=True)
+@app.task(name=IMAGE_TASK, base=ImageTask, bind=True)
 def generate_image(
     self: Any,
     prompt: Any,
@@ -98,7 +99,7 @@ async def _generate(
 
 
 def _announcer(task: Any, delivery: Delivery) -> Any:
-    """Return what tells the result back end of an operation's state."""
+    """Return what stores an operation's state in the result back end."""
 
     def announce(state: str, operation: OperationRecord) -> None:
         if not delivery.direct:

@@ -11,10 +11,18 @@ import orjson
 from celery.exceptions import Ignore, Reject
 
 from penstock.config.endpoints.endpoint import Endpoint
-from penstock.config.names import BULK, INTERACTIVE, JobClass, parse_queue, queue_name
+from penstock.config.names import (
+    BULK,
+    INTERACTIVE,
+    JobClass,
+    handed_back_key,
+    operations_queue,
+    parse_queue,
+    queue_name,
+)
 from penstock.config.redis import is_redis
 from penstock.tasks.request.retry import parked
-from penstock.workers.broker.delayed import operations_queue, set_aside
+from penstock.workers.broker.delayed import set_aside
 from penstock.workers.lanes.lane import HAND_BACK_S, LaneClosed
 from penstock.workers.results.types import Effort
 from penstock.workers.runtime import Runtime
@@ -44,7 +52,7 @@ class Delivery:
         self.job_class: JobClass = lane[1] if lane else INTERACTIVE
         self.redelivered = bool(info.get("redelivered")) and not self.direct
         self._tag = (getattr(request, "properties", None) or {}).get("delivery_tag")
-        self._note = f"{runtime.settings.key_prefix}handed-back:{self.task_id}"
+        self._note = handed_back_key(runtime.settings.key_prefix, str(self.task_id))
 
     @property
     def bulk(self) -> bool:

@@ -16,10 +16,11 @@ from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.utils.json import dumps, loads
 
 from penstock.config.endpoints.registry import Registry
+from penstock.config.names import lane_key
 from penstock.config.settings import load_settings
 from penstock.workers.broker import transport
 from penstock.workers.broker.gate import BULK_HORIZON_MS, INTERACTIVE_HORIZON_MS, Gate, Offer, share
-from penstock.workers.lanes.keys import lane_key
+from penstock.workers.lanes.constants import FORMAT
 from penstock.workers.lanes.limiter import change_lane
 from penstock.workers.lanes.window import FIRST
 from penstock.workers.lua import script
@@ -53,13 +54,13 @@ class TaskClient:
         return tags
 
     def lane(self, name: str, **fields: Any) -> str:
-        """Have a lane; ``cool``, ``tr``, ``tt``, ``probe`` are in ms from now. Returns its key."""
+        """Have a lane; times are in ms from now. Returns its key."""
         now = self.now_ms()
-        for field in ("cool", "tr", "tt", "probe"):
+        for field in ("cooldown_until", "requests.next_at", "tokens.next_at", "probe_until"):
             if field in fields:
                 fields[field] = now + fields[field]
         key = lane_key(PREFIX, name)
-        self.client.hset(key, mapping=fields or {"state": ""})
+        self.client.hset(key, mapping={"format": FORMAT, **fields})
         return key
 
     def take(self, *offers: Offer) -> Taken:
@@ -87,26 +88,30 @@ OPEN, SHUT = True, False
     [
         ({}, "bulk", OPEN, None),
         ({}, "interactive", OPEN, None),
-        ({"state": "paused"}, "bulk", SHUT, None),
-        ({"state": "paused"}, "interactive", SHUT, None),
+        ({"paused": 1}, "bulk", SHUT, None),
+        ({"paused": 1}, "interactive", SHUT, None),
         ({"state": "parked"}, "bulk", SHUT, None),
         ({"state": "parked"}, "interactive", OPEN, None),  # it is told at once that the lane is parked
-        ({"cool": 5000}, "bulk", SHUT, 5000),
-        ({"cool": 5000}, "interactive", SHUT, 5000),
-        ({"cool": -5000}, "bulk", OPEN, None),
-        ({"state": "parked", "cool": 5000}, "interactive", OPEN, None),
-        ({"state": "probing", "probe": 4000}, "interactive", SHUT, 4000),
-        ({"state": "probing", "probe": -1}, "bulk", OPEN, None),
+        ({"cooldown_until": 5000}, "bulk", SHUT, 5000),
+        ({"cooldown_until": 5000}, "interactive", SHUT, 5000),
+        ({"cooldown_until": -5000}, "bulk", OPEN, None),
+        ({"state": "parked", "cooldown_until": 5000}, "interactive", OPEN, None),
+        ({"state": "probing", "probe_until": 4000}, "interactive", SHUT, 4000),
+        ({"state": "probing", "probe_until": -1}, "bulk", OPEN, None),
+        ({"state": "parked", "paused": 1}, "interactive", SHUT, None),  # the operator knows: it waits
+        # A newer version's: its fields may mean something else.
+        ({"format": FORMAT + 1}, "bulk", SHUT, None),
+        ({"format": FORMAT + 1}, "interactive", OPEN, None),  # it is told at once that this side is to be upgraded
         # Ahead of its schedule.
-        ({"tr": 100}, "bulk", OPEN, None),
-        ({"tr": 650}, "bulk", SHUT, 500),
-        ({"tr": 650, "tt": 1150}, "bulk", SHUT, 1000),
-        ({"tr": 650}, "interactive", OPEN, None),
-        ({"tt": 3000}, "interactive", SHUT, 2000),
+        ({"requests.next_at": 100}, "bulk", OPEN, None),
+        ({"requests.next_at": 650}, "bulk", SHUT, 500),
+        ({"requests.next_at": 650, "tokens.next_at": 1150}, "bulk", SHUT, 1000),
+        ({"requests.next_at": 650}, "interactive", OPEN, None),
+        ({"tokens.next_at": 3000}, "interactive", SHUT, 2000),
         # Bulk that was made to wait for interactive work may take that much earlier.
-        ({"tr": 650, "owed": 600}, "bulk", OPEN, None),
-        ({"tr": 650, "owed": 300}, "bulk", SHUT, 200),
-        ({"tt": 3000, "owed": 60000}, "interactive", SHUT, 2000),
+        ({"requests.next_at": 650, "bulk_credit_ms": 600}, "bulk", OPEN, None),
+        ({"requests.next_at": 650, "bulk_credit_ms": 300}, "bulk", SHUT, 200),
+        ({"tokens.next_at": 3000, "bulk_credit_ms": 60000}, "interactive", SHUT, 2000),
     ],
 )
 def test_a_message_is_taken_when_its_lane_may_send(
@@ -139,7 +144,7 @@ def test_a_closed_lane_holds_up_no_other(task_client: TaskClient) -> None:
     task_client.put("cold", 3)
     tags = task_client.put("warm", 2)
     offers = [
-        Offer("cold", task_client.lane("cold", cool=60_000), "bulk"),
+        Offer("cold", task_client.lane("cold", cooldown_until=60_000), "bulk"),
         Offer("warm", task_client.lane("warm"), "bulk"),
     ]
     assert [task_client.take(*offers) for _ in range(2)] == [(2, tag) for tag in tags]
@@ -152,10 +157,10 @@ def test_the_wait_is_until_the_first_lane_with_something_to_do_opens(task_client
     task_client.put("soon")
     task_client.put("later")
     offers = [
-        Offer("later", task_client.lane("later", cool=9000), "bulk"),
-        Offer("soon", task_client.lane("soon", cool=3000), "bulk"),
-        Offer("empty", task_client.lane("empty", cool=500), "bulk"),
-        Offer("paused", task_client.lane("paused", state="paused"), "bulk"),
+        Offer("later", task_client.lane("later", cooldown_until=9000), "bulk"),
+        Offer("soon", task_client.lane("soon", cooldown_until=3000), "bulk"),
+        Offer("empty", task_client.lane("empty", cooldown_until=500), "bulk"),
+        Offer("paused", task_client.lane("paused", paused=1), "bulk"),
     ]
     index, wait = task_client.take(*offers)
     assert index == 0
@@ -305,7 +310,7 @@ def test_a_lane_that_cools_is_left_alone_and_the_others_have_its_room(
     _, client = gate
     cold, _warm = put(client, "cold"), put(client, "warm", None)
     now = time.time() * 1000
-    client.hset(lane_key(load_settings().key_prefix, cold), mapping={"cool": now + 60_000})
+    client.hset(lane_key(load_settings().key_prefix, cold), mapping={"format": FORMAT, "cooldown_until": now + 60_000})
     for name in ("cold", "warm"):
         fill(valkey, bulk(name), 30)
     held, turn = channel(bulk("cold"), bulk("warm"), prefetch=FIRST)

@@ -66,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
-    monkeypatch.setattr(image_store, "backoff", lambda tries: 0.0)
+    monkeypatch.setattr(image_store, "backoff", lambda attempt: 0.0)
     with Storage() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server

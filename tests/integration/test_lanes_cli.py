@@ -16,8 +16,9 @@ import redis
 
 from penstock.cli.lanes import read_all
 from penstock.config.endpoints.registry import Registry
+from penstock.config.names import flight_key, holder_key, lane_key, used_key
 from penstock.config.settings import load_settings
-from penstock.workers.lanes.keys import flight_key, holder_key, lane_key, used_key
+from penstock.workers.lanes.constants import FORMAT
 from penstock.workers.lanes.limiter import change_lane
 from penstock.workers.lanes.status import read_lane
 from support.processes import Child
@@ -36,15 +37,15 @@ class Operator:
         return self.registry.put("text_embedding", inference_id, body).quota
 
     def lane(self, quota: str, **fields: Any) -> None:
-        self.client.hset(lane_key(self.settings.key_prefix, quota), mapping=fields)
+        self.client.hset(lane_key(self.settings.key_prefix, quota), mapping={"format": FORMAT, **fields})
 
     def used(self, quota: str, **by_age: tuple[int, int, int]) -> None:
         """Have used (requests, tokens, refusals) so many seconds ago: ``used(q, s5=(1, 10, 0))``."""
         now = self.client.time()[0]
         for name, counts in by_age.items():
             second = now - int(name[1:])
-            fields = {f"{what}{second % 64}": n for what, n in zip("rtx", counts, strict=True)}
-            self.client.hset(used_key(self.settings.key_prefix, quota), mapping={f"s{second % 64}": second, **fields})
+            row = " ".join(map(str, (second, *counts, 0, 0)))
+            self.client.hset(used_key(self.settings.key_prefix, quota), str(second % 64), row)
 
     def row(self, inference_id: str) -> dict[str, Any]:
         (row,) = read_all(self.client, self.settings, [self.registry.get(inference_id)])
@@ -78,19 +79,25 @@ def test_no_limit_is_none(operator: Operator) -> None:
 
 @pytest.mark.parametrize(
     ("learnt", "limit"),
-    [({"er": 300}, 300), ({"saidr": 200}, 200), ({"er": 300, "saidr": 200}, 200), ({"er": 900}, 600), ({"er": 0}, 600)],
+    [
+        ({"requests.limit": 300}, 300),
+        ({"requests.header_limit": 200}, 200),
+        ({"requests.limit": 300, "requests.header_limit": 200}, 200),
+        ({"requests.limit": 900}, 600),
+        ({"requests.limit": 0}, 600),
+    ],
 )
 def test_a_learnt_limit_is_shown_when_it_is_the_lower_one(
     operator: Operator, learnt: dict[str, float], limit: float
 ) -> None:
     quota = operator.put("docs", rate_limit={"requests_per_minute": 600})
-    operator.lane(quota, saidat=time.time() * 1000, **learnt)
+    operator.lane(quota, header_at=time.time() * 1000, **learnt)
     assert operator.row("docs")["requests_limit"] == limit
 
 
 def test_what_a_header_said_long_ago_is_no_limit_any_more(operator: Operator) -> None:
     quota = operator.put("docs", rate_limit={"requests_per_minute": 600})
-    operator.lane(quota, saidr=200, saidat=(time.time() - 301) * 1000)
+    operator.lane(quota, **{"requests.header_limit": 200, "header_at": (time.time() - 301) * 1000})
     assert operator.row("docs")["requests_limit"] == 600
 
 
@@ -103,19 +110,60 @@ def test_the_last_minute_is_summed_and_nothing_older(operator: Operator) -> None
 
 def test_cooling_tells_for_how_long(operator: Operator) -> None:
     quota = operator.put("docs")
-    operator.lane(quota, cool=time.time() * 1000 + 30_000)
+    operator.lane(quota, cooldown_until=time.time() * 1000 + 30_000)
     row = operator.row("docs")
     assert row["state"] == "cooling"
     assert 28 < row["cool_s"] <= 30
     assert row["why"].endswith(" s left")
 
 
-@pytest.mark.parametrize("state", ["paused", "parked", "probing"])
-def test_a_state_is_shown_with_its_reason_even_while_it_cools(operator: Operator, state: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "fields"),
+    [
+        ("paused", {"paused": "1", "pause_why": "no credit. Next: add credit"}),
+        ("parked", {"state": "parked", "why": "no credit. Next: add credit"}),
+        ("probing", {"state": "probing", "why": "no credit. Next: add credit"}),
+    ],
+)
+def test_a_state_is_shown_with_its_reason_even_while_it_cools(
+    operator: Operator, state: str, fields: dict[str, str]
+) -> None:
     quota = operator.put("docs")
-    operator.lane(quota, state=state, why="no credit. Next: add credit", cool=time.time() * 1000 + 30_000)
+    operator.lane(quota, cooldown_until=time.time() * 1000 + 30_000, **fields)
     row = operator.row("docs")
     assert (row["state"], row["why"]) == (state, "no credit. Next: add credit")
+
+
+def test_a_pause_hides_the_state_under_it_and_both_reasons_are_kept(operator: Operator) -> None:
+    quota = operator.put("docs")
+    prefix = operator.settings.key_prefix
+    change_lane(operator.client, prefix, quota, "parked", "no credit")
+    change_lane(operator.client, prefix, quota, "paused", "invoice in dispute")
+    row = operator.row("docs")
+    assert (row["state"], row["why"], row["paused"], row["pause_why"]) == (
+        "paused", "invoice in dispute", True, "invoice in dispute",
+    )  # fmt: skip
+    assert (row["underlying"], row["underlying_why"]) == ("parked", "no credit")
+    change_lane(operator.client, prefix, quota, "resume")
+    row = operator.row("docs")
+    assert (row["state"], row["why"], row["paused"]) == ("probing", "no credit", False)
+
+
+def test_json_keeps_the_fields_that_programs_read(operator: Operator) -> None:
+    operator.put("docs")
+    assert set(operator.row("docs")) >= {
+        "inference_id", "quota", "state", "why", "cool_s", "requests", "tokens", "rate_limited", "requests_limit",
+        "tokens_limit", "operations", "waiting", "in_flight",
+    }  # fmt: skip
+
+
+def test_a_lane_of_a_newer_version_is_refused_by_name(operator: Operator) -> None:
+    quota = operator.put("docs")
+    operator.lane(quota, format=FORMAT + 1)
+    shown = penstock("lanes")
+    assert shown.returncode == 2
+    assert f"lane {quota} cannot be read: it is of format {FORMAT + 1}" in " ".join(shown.stderr.split())
+    assert "Traceback" not in shown.stderr
 
 
 def test_messages_waiting_and_in_flight_are_counted_by_class(operator: Operator) -> None:

@@ -1,6 +1,6 @@
 """Servers with limits, lanes that feed them, and a clock that costs nothing: minutes of pacing in a second of testing.
 
-The lanes are the real ones: ``workers.lanes.lane`` in each of several workers, ``limiter.lua`` on a real Valkey. Time,
+The lanes are the real ones: ``workers.lanes.lane`` in each of several workers, its scripts on a real Valkey. Time,
 the network and the server are simulated; the server's counting is the stand-in's own (``stand_in.limits``).
 """
 
@@ -11,7 +11,7 @@ import math
 import random
 import selectors
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -23,11 +23,10 @@ import redis
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.config.endpoints.services import TaskType
 from penstock.stand_in.limits import quota
-from penstock.workers.lanes.keys import flight_key, lane_key, signal_channel, used_key
 from penstock.workers.lanes.lane import Lane, LaneClosed
-from penstock.workers.lanes.limiter import Limiter, Slot, _slot
+from penstock.workers.lanes.limiter import Limiter
 from penstock.workers.lanes.outcome import Outcome, OutcomeKind
-from penstock.workers.lua import script
+from penstock.workers.lanes.scripts import run_blocking
 
 T = TypeVar("T")
 START_S = 1_000_000.0
@@ -71,13 +70,11 @@ class VirtualLimiter(Limiter):
     """The limiter on the event loop's clock, over a blocking client: a call takes no time."""
 
     def __init__(self, client: redis.Redis, prefix: str) -> None:
-        self._prefix = prefix
-        self._blocking = script(client, "lanes/limiter")
+        self._prefix, self._client, self._clock = prefix, client, None
 
-    async def _call(self, quota: str, operation: str, *arguments: Any) -> Slot:
+    async def _run(self, quota: str, operation: str, arguments: Mapping[str, Any]) -> list[Any]:
         now_ms = asyncio.get_running_loop().time() * 1000
-        keys = [lane_key(self._prefix, quota), used_key(self._prefix, quota), flight_key(self._prefix, quota)]
-        return _slot(self._blocking(keys=keys, args=[operation, now_ms, signal_channel(self._prefix), *arguments]))
+        return run_blocking(self._client, self._prefix, quota, operation, arguments, now_ms)
 
 
 @dataclass(frozen=True)

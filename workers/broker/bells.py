@@ -6,12 +6,14 @@ message is published first, as any Celery does it, and the bell is rung after.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 import redis
 import redis.asyncio
 
 from penstock.config.names import bell_key, common_bell_key, work_key
+from penstock.config.redis import connect
 from penstock.workers.lua import async_script, script
 
 #: Most rings that a bell keeps: workers that could be woken at once.
@@ -36,6 +38,26 @@ async def ring_async(client: redis.asyncio.Redis, prefix: str, queues: Iterable[
     found = list(dict.fromkeys(queues))
     if found:
         await async_script(client, "broker/ring")(keys=_keys(prefix), args=[prefix, RINGS, *found])
+
+
+class Bell:
+    """How a process that publishes rings. A ring that cannot be had costs at most a second, never the publication.
+
+    Args:
+        url: of the broker, a Redis.
+        prefix: prefix of all keys.
+    """
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self._url, self._prefix = url, prefix
+        self._client: redis.Redis | None = None
+
+    def ring(self, queues: Iterable[str]) -> None:
+        """Tell that queues have work. A queue may be named with the prefix of all keys or without."""
+        if self._client is None:
+            self._client = connect(self._url)
+        with contextlib.suppress(redis.RedisError, OSError):
+            ring(self._client, self._prefix, [queue.removeprefix(self._prefix) for queue in queues])
 
 
 def bells(prefix: str, only: Iterable[str] | None) -> list[str]:

@@ -6,6 +6,9 @@ import logging
 from typing import Any
 
 from celery.worker.consumer import Consumer
+from celery.worker.control import active_queues as kombu_queues
+from celery.worker.control import inspect_command
+from kombu.entity import Exchange, Queue
 
 from penstock.workers.broker.feeder import Feeder
 
@@ -48,6 +51,17 @@ class LaneConsumer(Consumer):
         """Drop a message that cannot be decoded; Celery's own would log its body."""
         logger.error("a message on %s cannot be decoded (%s): dropped", _queue_of(message), type(exc).__name__)
         message.ack_log_error(logger, self.connection_errors)
+
+
+@inspect_command(name="active_queues")
+def active_queues(state: Any) -> list[dict[str, Any]]:
+    """List the queues that a worker serves: the feeder's where it has one."""
+    feeder = getattr(state.consumer, "feeder", None)
+    if feeder is None or not feeder.feeds:
+        found: list[dict[str, Any]] = kombu_queues(state)
+        return found
+    queues = [Queue(name, Exchange(name), routing_key=name) for name in feeder.queues()]
+    return [dict(queue.as_dict(recurse=True)) for queue in queues]
 
 
 def _queue_of(message: Any) -> str:

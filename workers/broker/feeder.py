@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 from celery import bootsteps
+from kombu.serialization import prepare_accept_content
 
 from penstock.config.redis import connect, connect_async, is_redis
 from penstock.workers.broker.dead_letters import set_apart
@@ -45,6 +47,7 @@ class Feeder(bootsteps.StartStopStep):
         self._leases: Leases | None = None
         self._task: asyncio.Task[None] | None = None
         self._feed: Feed | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def include_if(self, consumer: Any) -> bool:
         """Leave the step out where the broker is no Redis: there kombu's own consumer takes messages."""
@@ -53,6 +56,7 @@ class Feeder(bootsteps.StartStopStep):
     def start(self, consumer: Any) -> None:
         """Take messages from now on; again after each reconnection."""
         self._consumer, self._handler = consumer, consumer.create_task_handler()
+        self._accept = prepare_accept_content(consumer.app.conf.accept_content)
         loop = process_loop().loop
         if self._leases is None:
             self._leases = Leases(
@@ -73,9 +77,14 @@ class Feeder(bootsteps.StartStopStep):
             process_loop().loop.call_soon_threadsafe(self._task.cancel)
             self._task = None
 
+    @property
+    def feeds(self) -> bool:
+        """Whether it takes this worker's messages."""
+        return is_redis(self._url)
+
     def queues(self) -> list[str]:
         """Return the queues that this worker serves."""
-        return self.selection.known(runtime().endpoints.cached())
+        return self.selection.known(runtime().endpoints.all())
 
     # On the event loop -------------------------------------------------------------------------------
 
@@ -109,8 +118,7 @@ class Feeder(bootsteps.StartStopStep):
         """Hand a message to Celery, in the worker's own thread."""
         assert self._leases is not None
         try:
-            accept = self._consumer.app.conf.accept_content
-            message = read_message(taken.raw, taken.tag, taken.queue, self._channel, accept)
+            message = read_message(taken.raw, taken.tag, taken.queue, self._channel, self._accept)
         except Unreadable as exc:
             logger.error("a message on %s cannot be read: %s; it is set apart", taken.queue, exc)
             self._set_apart(taken, str(exc))
@@ -121,15 +129,26 @@ class Feeder(bootsteps.StartStopStep):
         self._consumer.call_soon(self._hand_over, message, taken)
 
     def _set_apart(self, taken: Taken, why: str) -> None:
-        asyncio.ensure_future(set_apart(self._client, self._settings.key_prefix, self._leases, taken, why))
+        assert self._leases is not None
+        self._spawn(set_apart(self._client, self._settings.key_prefix, self._leases, taken, why))
 
     def _delay(self, taken: Taken, delay_s: float) -> None:
         """Celery would wait for the message's time in its own memory; here it waits in the broker."""
-        asyncio.ensure_future(self._set_aside(taken, delay_s))
+        self._spawn(self._set_aside(taken, delay_s))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:  # the message keeps its lease, and comes again
+            logger.warning("a message could not be put where it belongs (%s)", task.exception())
 
     async def _set_aside(self, taken: Taken, delay_s: float) -> None:
         assert self._leases is not None
-        await set_aside(self._client, self._settings.key_prefix, taken.tag, taken.queue, delay_s)
+        await set_aside(self._client, self._settings.key_prefix, taken.tag, taken.queue, delay_s, begun=False)
         self._leases.drop(taken.tag)
 
     def _hand_over(self, message: Any, taken: Taken) -> None:

@@ -18,24 +18,30 @@ not sent               wait with full jitter until attempts or time are used up
 =====================  ================================================================================
 
 ``x-should-retry: true`` waits where the table would fail; ``false`` fails (or splits) where it would wait.
-Formula of the back-off: uniform in ``[0, min(CAP_S, BASE_S * 2**(tries - 1))]`` ("full jitter", Amazon's Architecture
-Blog, 2015). A server's own delay is taken as it is.
+Formula of the back-off: uniform in ``[0, min(CAP_S, BASE_S * 2**(attempts - 1))]`` ("full jitter", Amazon's
+Architecture Blog, 2015). A server's own delay is taken as it is.
+
+A refusal for pace cools its lane whatever becomes of the request: the others are not to run into the same refusal.
+For how long stands in the decision too (``cool_s``), so that one call of ``decide`` an answer is enough.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 
 BASE_S = 0.5
 CAP_S = 20.0
-#: Tries after which a batch that gets no good answer is split.
+#: Least seconds for which a lane cools where the server names no delay. While it is refused again at once the limiter
+#: makes them more.
+COOL_S = 0.25
+#: Attempts after which a batch that gets no good answer is split.
 SPLIT_AFTER = 3
-#: Most tries of an input alone that was split off a failing batch: it may be the culprit, or a neighbour out of luck.
+#: Most attempts of an input alone that was split off a failing batch: it is the culprit, or a neighbour out of luck.
 ISOLATED_ATTEMPTS = 6
 #: Refusals for pace of one request, others being served meanwhile, after which it is taken to be too big for the quota.
 PACE_REFUSALS = 6
@@ -65,12 +71,12 @@ class Attempt:
     """What has been tried.
 
     Args:
-        tries: requests without a good answer so far, this one included, refusals for pace left out; of an input that
-            was split off, those in which it stood alone.
+        attempts: requests without a good answer so far, this one included, refusals for pace left out; of an input
+            that was split off, those in which it stood alone.
         refusals: refusals for pace so far, this one included.
         elapsed_s: seconds since the first.
         inputs: inputs in the request.
-        others_served: whether the lane has served other requests since the first try.
+        others_served: whether the lane has served other requests since the first attempt.
         isolated: whether it was split off a request that had failed too often.
     """
 
@@ -84,13 +90,20 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do. ``delay_s`` goes with WAIT; ``isolate`` with SPLIT, the input to set apart if it is known; ``cool_s``
-    with a refusal for pace, whatever the step: the seconds for which the lane cools."""
+    """What to do.
+
+    Args:
+        step: the kind.
+        delay_s: with WAIT, seconds until the next attempt.
+        isolate: with SPLIT, the input to set apart, if it is known.
+        cool_s: seconds for which the lane cools, whatever the step; None where the answer cools no lane. At most the
+            policy's ``max_delay_s``.
+    """
 
     step: Step
     delay_s: float = 0.0
     isolate: int | None = None
-    cool_s: float = field(default=0.0, compare=False)
+    cool_s: float | None = None
 
 
 def decide(
@@ -110,7 +123,8 @@ def decide(
         case OutcomeKind.QUOTA_EXHAUSTED | OutcomeKind.UNAUTHORIZED | OutcomeKind.NOT_FOUND:
             return Decision(Step.PARK)
         case OutcomeKind.RATE_LIMITED:
-            return replace(_paced(outcome, attempt, policy, uniform), cool_s=_cool_down(outcome, policy, uniform))
+            decision = _paced(outcome, attempt, policy, uniform)
+            return replace(decision, cool_s=_cool_down(outcome, policy, uniform))
         case OutcomeKind.TOO_LARGE | OutcomeKind.INPUT_REFUSED | OutcomeKind.REQUEST_REFUSED:
             return _refused(outcome, attempt, policy, uniform)
         case _:
@@ -118,7 +132,7 @@ def decide(
 
 
 def backoff(attempts: int, uniform: Callable[[float, float], float] = random.uniform) -> float:
-    """Return seconds to wait after the given number of tries (1 is the first): full jitter."""
+    """Return seconds to wait after the given number of attempts (1 is the first): full jitter."""
     return uniform(0.0, min(CAP_S, BASE_S * 2 ** min(attempts - 1, 30)))
 
 
@@ -131,12 +145,16 @@ def _paced(outcome: Outcome, attempt: Attempt, policy: Policy, uniform: Callable
         return _split_or_fail(outcome, attempt)
     if outcome.delay_s is not None:
         return Decision(Step.WAIT, outcome.delay_s)
-    return Decision(Step.WAIT, max(0.25, backoff(attempt.refusals, uniform)))
+    return Decision(Step.WAIT, max(COOL_S, backoff(attempt.refusals, uniform)))
 
 
 def _cool_down(outcome: Outcome, policy: Policy, uniform: Callable[[float, float], float]) -> float:
-    wanted = max(0.25, backoff(1, uniform)) if outcome.delay_s is None else outcome.delay_s
-    return min(wanted, policy.max_delay_s)
+    """Return the seconds for which the lane cools: the named ones, else those of a first refusal.
+
+    They do not grow with this request's refusals: the limiter, which knows those of all requests, makes them more.
+    """
+    named = outcome.delay_s
+    return min(policy.max_delay_s, max(COOL_S, backoff(1, uniform)) if named is None else max(0.0, named))
 
 
 def _refused(outcome: Outcome, attempt: Attempt, policy: Policy, uniform: Callable[[float, float], float]) -> Decision:

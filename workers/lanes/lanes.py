@@ -10,7 +10,7 @@ import redis
 import redis.asyncio
 
 from penstock.config.endpoints.endpoint import Endpoint
-from penstock.workers.lanes.keys import lane_key, signal_channel
+from penstock.config.names import lane_key, signal_channel
 from penstock.workers.lanes.lane import Lane
 from penstock.workers.lanes.limiter import Limiter
 from penstock.workers.lanes.quota import QuotaTable

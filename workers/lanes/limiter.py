@@ -1,13 +1,18 @@
-"""The typed front of ``limiter.lua``: one atomic step per call, on the clock of the Redis server.
+"""The typed front of the scripts in ``lua``: one atomic step per call, on the clock of the Redis server.
 
 Pacing is GCRA: a lane's schedule says when its next request may be sent; a reservation takes the next place on it, for
 requests and tokens together or not at all, and answers how long to wait until then. What a dead worker had reserved
 lies in the past a moment later, so nothing can leak. A place is reserved at most ``AHEAD_S`` before it comes.
+
+On the rare answers that change a limit the scripts give a signal back; what it teaches is found here in Python
+(``learning``) and written by a second call, unless another worker has learnt meanwhile.
 """
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import add
 from typing import Any, Literal
@@ -16,9 +21,24 @@ import redis
 import redis.asyncio
 
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
+from penstock.config.errors import FormatTooNew
 from penstock.workers.lanes.clock import ServerClock
-from penstock.workers.lanes.keys import flight_key, lane_key, signal_channel, used_key
-from penstock.workers.lua import async_script, script
+from penstock.workers.lanes.learning import changes, learn
+from penstock.workers.lanes.scripts import (
+    DISPATCH,
+    RESERVE,
+    by_name,
+    call,
+    run_blocking,
+    script_of,
+    text,
+    translated,
+)
+from penstock.workers.lanes.signals import Dimension, Known, RefusalSignal, Signal, parse_known, parse_signal
+from penstock.workers.lua import async_script
+
+logger = logging.getLogger(__name__)
+
 
 #: Seconds before its time at which a place may be reserved.
 AHEAD_S = 0.15
@@ -35,9 +55,10 @@ STRICT_BELOW = 1300
 FIRST_S = 0.05
 #: Share of the time taken by interactive work that bulk work is owed.
 BULK_SHARE = 0.1
-
-#: Which limit a refusal was about: "" when nobody said, "capacity" when it was none, but a server too busy.
-Dimension = Literal["requests", "tokens", "capacity", ""]
+#: Parts of a plain answer; the signals and what is known follow, where there is something to learn.
+ANSWER = 7
+#: How often a lesson is written before it is given up: each time another worker had learnt meanwhile.
+WRITES = 3
 
 
 @dataclass
@@ -67,8 +88,12 @@ class UsageReport:
         return any(self.values()[:-1])
 
     def values(self) -> tuple[float, ...]:
-        """Return the fields in order, as the script takes them."""
+        """Return the fields in order."""
         return tuple(vars(self).values())
+
+    def arguments(self) -> dict[str, float]:
+        """Return what the scripts take: by name, zeros left out."""
+        return {f"usage.{name}": value for name, value in vars(self).items() if value}
 
     def __add__(self, other: UsageReport) -> UsageReport:
         total = UsageReport(*map(add, self.values(), other.values()))
@@ -100,12 +125,6 @@ class Slot:
     cool_s: float
 
 
-def _slot(answer: Any, clock: ServerClock | None = None) -> Slot:
-    go, wait, seq, state, why, cool, now = [part.decode() if isinstance(part, bytes) else part for part in answer]
-    lag_s = clock.lag(float(now) / 1000, time.monotonic()) if clock else 0.0
-    return Slot(go == 1, go == -1, float(wait) / 1000 - lag_s, int(float(seq)), state, why, float(cool) / 1000)
-
-
 def strict(limit: RateLimit) -> bool:
     """Tell whether a lane's requests are so few that a server may well allow no burst of them."""
     return 0 < (limit.requests_per_minute or 0) * PACE < STRICT_BELOW
@@ -123,11 +142,13 @@ class Limiter:
         client: asyncio client of the Redis that holds the lanes.
         prefix: prefix of all keys.
         clock_ms: fixed time for tests, 0 for the server's clock.
+
+    Every method raises ``FormatTooNew`` for a lane that a newer version has written.
     """
 
     def __init__(self, client: redis.asyncio.Redis, prefix: str, clock_ms: float = 0) -> None:
         self._prefix = prefix
-        self._script = async_script(client, "lanes/limiter")
+        self._scripts = {name: async_script(client, name) for name in (RESERVE, DISPATCH)}
         self._clock = None if clock_ms else ServerClock()
         self.clock_ms = clock_ms
 
@@ -152,72 +173,126 @@ class Limiter:
             tokens: estimate of what the request will be charged.
             bulk: whether it is bulk work.
             ahead_s: seconds before its time at which the place may be reserved.
-            settled: what has come of earlier requests.
+            report: what has come of earlier requests.
             operations: most operations in flight (images), 0 for no such limit.
             lease, lease_s: name of the operation, and the seconds after which it counts as gone.
         """
-        slack = 0.0 if strict(limit) else SLACK_S
-        return await self._call(
-            quota, "reserve", paced(limit.requests_per_minute), paced(limit.tokens_per_minute), tokens, int(bulk),
-            ahead_s * 1000, slack * 1000,
-            BULK_SHARE, operations, lease, lease_s * 1000, *(report or UsageReport()).values(),
-        )  # fmt: skip
+        arguments = {**_configured(limit), "tokens": tokens, "bulk_share": BULK_SHARE, "ahead_ms": ahead_s * 1000}
+        if not strict(limit):
+            arguments["slack_ms"] = SLACK_S * 1000
+        if bulk:
+            arguments["bulk"] = 1
+        if operations:
+            arguments |= {"operations": operations, "lease": lease, "lease_ms": lease_s * 1000}
+        return await self._call(quota, "reserve", arguments | (report.arguments() if report else {}))
 
     async def report(
         self, quota: str, report: UsageReport, header_requests: float = 0.0, header_tokens: float = 0.0
     ) -> Slot:
-        """Tell of requests that went well. ``said_*``: limits in the headers, 0 for nothing."""
-        return await self._call(quota, "report", header_requests, header_tokens, *report.values())
+        """Tell of requests that went well. ``header_*``: limits in the headers, 0 for nothing."""
+        headers = {"requests.header_limit": header_requests, "tokens.header_limit": header_tokens}
+        return await self._call(quota, "report", headers | report.arguments())
 
     async def refuse(
         self, quota: str, seq: int, delay_s: float, dimension: Dimension, limit: RateLimit, *, named: bool = True
     ) -> bool:
-        """Tell of a 429. Returns whether it was news; stale news changes nothing.
+        """Tell of a 429. Returns whether it counts; a stale one changes nothing.
 
         Args:
             quota: the quota's name.
-            seq: the slot's, by which stale news is known.
+            seq: the slot's, by which a stale one is known.
             delay_s: seconds for which the whole lane cools.
             dimension: which limit was hit. A server's lack of capacity teaches nothing of our limits.
             limit: the configured limits.
             named: whether the server named the delay; one that we made up grows while refusals go on.
         """
-        slot = await self._call(
-            quota, "refuse", seq, delay_s * 1000, int(named), dimension, paced(limit.requests_per_minute),
-            paced(limit.tokens_per_minute),
-        )  # fmt: skip
-        return slot.granted
+        arguments = {"seq": seq, "delay_ms": delay_s * 1000, "named": int(named), "dimension": dimension}
+        return (await self._call(quota, "refuse", _configured(limit) | arguments)).granted
 
     async def fail(self, quota: str, rest_s: float, threshold: int) -> Slot:
         """Tell of an attempt that got no good answer: every ``threshold`` in a row rest the lane for ``rest_s``."""
-        return await self._call(quota, "fail", rest_s * 1000, threshold)
+        return await self._call(quota, "fail", {"rest_ms": rest_s * 1000, "threshold": threshold})
 
     async def park(self, quota: str, why: str, by: str, version: int) -> Slot:
         """Park the lane. ``by`` and ``version`` are the endpoint's: a changed endpoint unparks it."""
-        return await self._call(quota, "change", "parked", why, by, version)
+        return await self._call(quota, "park", {"why": why, "by": by, "version": version})
 
     async def release(self, quota: str, lease: str) -> None:
         """Tell that an operation in flight has ended."""
-        await self._call(quota, "release", lease)
+        await self._call(quota, "release", {"lease": lease})
 
-    async def _call(self, quota: str, operation: str, *arguments: Any) -> Slot:
-        keys = [lane_key(self._prefix, quota), used_key(self._prefix, quota), flight_key(self._prefix, quota)]
-        args = [operation, self.clock_ms, signal_channel(self._prefix), *arguments]
-        return _slot(await self._script(keys=keys, args=args), self._clock)
+    async def _call(self, quota: str, operation: str, arguments: Mapping[str, Any]) -> Slot:
+        answer = await self._run(quota, operation, arguments)
+        if len(answer) > ANSWER:
+            await self._learn(quota, answer, arguments)
+        return _slot(answer, self._clock)
+
+    async def _learn(self, quota: str, answer: list[Any], arguments: Mapping[str, Any]) -> None:
+        """Write what an answer's signals teach. What cannot be written is given up: the next refusal teaches."""
+        signals = [parse_signal(text(kind), by_name(values)) for kind, *values in answer[ANSWER]]
+        known = parse_known(by_name(answer[ANSWER + 1]))
+        try:
+            for _ in range(WRITES):
+                lesson = _lesson(signals, known)
+                if not lesson:
+                    return
+                configured = {name: value for name, value in arguments.items() if name.endswith(".configured")}
+                written = await self._run(quota, "learn", configured | lesson)
+                if written[0] == 1:
+                    return
+                known = parse_known(by_name(written[ANSWER + 1]))
+        except (redis.RedisError, OSError) as exc:
+            logger.warning("lane %s: what a refusal taught could not be written (%s)", quota, exc)
+
+    async def _run(self, quota: str, operation: str, arguments: Mapping[str, Any]) -> list[Any]:
+        keys, args = call(self._prefix, quota, operation, arguments, self.clock_ms)
+        try:
+            answer: list[Any] = await self._scripts[script_of(operation)](keys=keys, args=args)
+        except redis.ResponseError as exc:
+            raise translated(exc, quota) from exc
+        return answer
 
 
 def change_lane(
     client: redis.Redis, prefix: str, quota: str, change: Literal["paused", "parked", "resume"], why: str = ""
 ) -> None:
     """Pause, park or resume a lane from a command, at once for every worker."""
-    _call(client, prefix, quota, "change", change, why, "", 0)
+    operation = {"paused": "pause", "parked": "park", "resume": "resume"}[change]
+    run_blocking(client, prefix, quota, operation, {"why": why, "by": "", "version": 0})
 
 
 def unpark_changed(client: redis.Redis, prefix: str, endpoint: Endpoint) -> None:
     """Let one request try again if the endpoint parked its lane and was changed since."""
-    _call(client, prefix, endpoint.quota, "unpark", endpoint.inference_id, endpoint.version)
+    changed = {"by": endpoint.inference_id, "version": endpoint.version}
+    try:
+        run_blocking(client, prefix, endpoint.quota, "endpoint_changed", changed)
+    except FormatTooNew as exc:
+        logger.error("%s", exc)  # who sends on it will be told; the other lanes go on
 
 
-def _call(client: redis.Redis, prefix: str, quota: str, operation: str, *arguments: Any) -> None:
-    keys = [lane_key(prefix, quota), used_key(prefix, quota), flight_key(prefix, quota)]
-    script(client, "lanes/limiter")(keys=keys, args=[operation, 0, signal_channel(prefix), *arguments])
+def _configured(limit: RateLimit) -> dict[str, Any]:
+    return {
+        "requests.configured": paced(limit.requests_per_minute),
+        "tokens.configured": paced(limit.tokens_per_minute),
+    }
+
+
+def _lesson(signals: list[Signal], known: Known) -> dict[str, Any]:
+    """Return the arguments that write what the signals teach, none where they teach nothing."""
+    learnt = known
+    for signal in signals:
+        learnt = learn(signal, learnt)
+    lesson = changes(known, learnt)
+    if lesson:
+        lesson["version"] = known.version
+        for signal in signals:
+            if isinstance(signal, RefusalSignal):
+                lesson |= {"requests.stood_at": signal.requests.stood_at, "tokens.stood_at": signal.tokens.stood_at}
+    return lesson
+
+
+def _slot(answer: list[Any], clock: ServerClock | None = None) -> Slot:
+    verdict, wait, seq, state, why, cool, now = answer[:ANSWER]
+    lag_s = clock.lag(float(now) / 1000, time.monotonic()) if clock else 0.0
+    wait_s = float(wait) / 1000 - lag_s
+    return Slot(verdict == 1, verdict == -1, wait_s, int(seq), text(state), text(why), float(cool) / 1000)

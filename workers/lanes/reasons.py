@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from penstock.config.endpoints.endpoint import Endpoint
-from penstock.workers.lanes.limiter import Dimension
 from penstock.workers.lanes.outcome import Outcome, OutcomeKind
+from penstock.workers.lanes.signals import Dimension
 
 #: Codes of refusals for a server's own state, whatever our pace.
 CAPACITY = frozenset({"capacity", "model_not_ready"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,14 +9,10 @@ from typing import Any, Literal
 import redis
 
 from penstock.config.endpoints.endpoint import Endpoint
-from penstock.config.names import JOB_CLASSES, queue_key, queue_name
+from penstock.config.names import JOB_CLASSES, holder_key, queue_key, queue_name
 from penstock.config.settings import Settings
-from penstock.workers.lanes.keys import flight_key, holder_key, lane_key, used_key
-
-#: What a header said is forgotten after so many seconds, as in limiter.lua.
-HEADER_S = 300
-
-State = Literal["open", "cooling", "paused", "parked", "probing"]
+from penstock.workers.lanes.scripts import by_name, run_blocking, text
+from penstock.workers.lanes.states import State
 
 
 @dataclass(frozen=True)
@@ -26,17 +21,18 @@ class LaneState:
 
     Args:
         quota: the quota's name.
-        state: ``open``, ``cooling``, ``paused``, ``parked`` (an operator must act) or ``probing`` (one request is out
-            to see whether the cause of parking is gone).
-        why: the reason, with what to do next; "" when open.
+        state: as operators see it: ``paused`` while a person has paused the lane, else ``underlying``.
+        why: the reason of what ``state`` says, with what to do next; "" when open.
         cool_s: seconds of cooling left.
         requests, tokens, rate_limited: over the last minute.
         requests_limit, tokens_limit: in force, per minute; learnt ones are lower than the configured; None for none.
         operations: operations in flight (images).
+        paused, pause_why: whether a person has paused it, and why.
+        underlying, underlying_why: the state that goes on under a pause (see ``states``), and why.
     """
 
     quota: str
-    state: State = "open"
+    state: Literal["open", "cooling", "paused", "parked", "probing"] = "open"
     why: str = ""
     cool_s: float = 0.0
     requests: int = 0
@@ -45,6 +41,10 @@ class LaneState:
     requests_limit: float | None = None
     tokens_limit: float | None = None
     operations: int = 0
+    paused: bool = False
+    pause_why: str = ""
+    underlying: Literal["open", "cooling", "parked", "probing"] = "open"
+    underlying_why: str = ""
 
 
 def read_lane(client: redis.Redis, settings: Settings, quota: str, endpoint: Endpoint | None = None) -> LaneState:
@@ -55,23 +55,37 @@ def read_lane(client: redis.Redis, settings: Settings, quota: str, endpoint: End
         settings: for the key prefix.
         quota: the quota's name.
         endpoint: for the configured limits; without it only learnt ones are given.
+
+    Raises:
+        FormatTooNew: a newer version has written the lane.
     """
-    prefix = settings.key_prefix
-    with client.pipeline(transaction=False) as pipe:
-        pipe.hgetall(lane_key(prefix, quota))
-        pipe.hgetall(used_key(prefix, quota))
-        pipe.zcount(flight_key(prefix, quota), time.time() * 1000, "+inf")
-        pipe.time()
-        lane, used, operations, (seconds, micros) = pipe.execute()
-    lane, used = _text(lane), _text(used)
-    now = seconds + micros / 1e6
-    state, cool = _state(lane, now)
     limit = endpoint.rate_limit if endpoint else None
+    configured = {
+        "requests.configured": (limit and limit.requests_per_minute) or 0,
+        "tokens.configured": (limit and limit.tokens_per_minute) or 0,
+    }
+    lane = by_name(run_blocking(client, settings.key_prefix, quota, "look", configured))
+    state: Any = State(lane["state"]).value
+    cool_s, paused = float(lane["cooling_ms"]) / 1000, lane["paused"] == "1"
+    why = lane["why"]
+    if state == State.COOLING and not why:
+        why = f"the service asked to wait; {cool_s:.0f} s left"
     return LaneState(
-        quota, state, _why(lane, state, cool), cool, *_minute(used, int(now)),
-        _limit(lane, "r", now, limit.requests_per_minute if limit else None),
-        _limit(lane, "t", now, limit.tokens_per_minute if limit else None), int(operations),
-    )  # fmt: skip
+        quota=quota,
+        state="paused" if paused else state,
+        why=lane["pause_why"] if paused else why,
+        cool_s=cool_s,
+        requests=round(float(lane["requests"])),
+        tokens=round(float(lane["tokens"])),
+        rate_limited=round(float(lane["rate_limited"])),
+        requests_limit=float(lane["requests_limit"]) or None,
+        tokens_limit=float(lane["tokens_limit"]) or None,
+        operations=int(lane["operations"]),
+        paused=paused,
+        pause_why=lane["pause_why"],
+        underlying=state,
+        underlying_why=why,
+    )
 
 
 def waiting(client: redis.Redis, settings: Settings, inference_id: str) -> dict[str, int]:
@@ -83,43 +97,4 @@ def waiting(client: redis.Redis, settings: Settings, inference_id: str) -> dict[
 def in_flight(client: redis.Redis, settings: Settings) -> Counter[str]:
     """Return the number of messages in flight in all workers, by queue."""
     queues: list[Any] = client.hvals(holder_key(settings.key_prefix))
-    return Counter(_str(queue) for queue in queues)
-
-
-def _text(raw: dict[Any, Any]) -> dict[str, str]:
-    return {_str(key): _str(value) for key, value in raw.items()}
-
-
-def _str(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _state(lane: dict[str, str], now: float) -> tuple[State, float]:
-    cool = max(0.0, float(lane.get("cool") or 0) / 1000 - now)
-    kept = lane.get("state") or ""
-    if kept in ("paused", "parked", "probing"):
-        return kept, cool  # type: ignore[return-value]
-    return ("cooling" if cool > 0 else "open"), cool
-
-
-def _why(lane: dict[str, str], state: State, cool: float) -> str:
-    if lane.get("why"):
-        return lane["why"]
-    return f"the service asked to wait; {cool:.0f} s left" if state == "cooling" else ""
-
-
-def _minute(used: dict[str, str], now: int) -> tuple[int, int, int]:
-    totals = [0.0, 0.0, 0.0]
-    for slot in range(64):
-        second = used.get(f"s{slot}")
-        if second is not None and now - 60 <= int(float(second)) <= now:
-            for n, what in enumerate("rtx"):
-                totals[n] += float(used.get(f"{what}{slot}") or 0)
-    return round(totals[0]), round(totals[1]), round(totals[2])
-
-
-def _limit(lane: dict[str, str], dimension: str, now: float, configured: float | None) -> float | None:
-    fresh = now - float(lane.get("saidat") or 0) / 1000 <= HEADER_S
-    known = [float(lane.get(f"{kind}{dimension}") or 0) for kind in ("e", *(["said"] if fresh else []))]
-    limits = [limit for limit in (configured or 0.0, *known) if limit > 0]
-    return min(limits) if limits else None
+    return Counter(text(queue) for queue in queues)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 #: Seconds of its schedule that a worker holds in advance, so that the next slot always finds a request ready.
-AHEAD_S = 0.3
+HELD_S = 0.3
 #: Small interactive calls ride together in one request, so a worker may hold this many while they wait for a slot.
 INTERACTIVE = 64
 #: Where a lane without limits starts: each good answer allows one message more, which doubles them in a round trip. A
@@ -44,7 +44,7 @@ class LaneWindow:
         """Messages of bulk work to hold, at most ``cap``."""
         if self.rate is None:
             return min(cap, FIRST + self.answers)
-        held_s = self.latency_s * 1.25 + AHEAD_S + ROUND_TRIPS * self.round_trip_s
+        held_s = self.latency_s * 1.25 + HELD_S + ROUND_TRIPS * self.round_trip_s
         wanted = math.ceil(self.rate * held_s) + 1
         return max(2, min(cap, wanted)) if cap > 1 else 1
 

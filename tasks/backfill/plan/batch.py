@@ -65,8 +65,8 @@ class Batch:
         number: counts up from 0 within the job.
         task_id: the Celery task's id.
         texts: distinct.
-        pieces: rows of the output, at least one a text, in the order of the texts.
-        which: for each piece, the index of its text.
+        output_rows: at least one a text, in the order of the texts.
+        which: for each output row, the index of its text.
         size: UTF-8 bytes of all texts.
         digests: the texts' digests, one after another.
     """
@@ -112,7 +112,7 @@ class Plan:
     Args:
         position: where to read on.
         batch: None when there was nothing to send.
-        echoes: chunks that take an earlier batch's vectors.
+        duplicates: chunks that take an earlier batch's vectors.
         dead: rows and chunks that cannot be sent.
         documents, chunks: counts.
         repeated_ids: rows whose id an earlier row has.

@@ -48,7 +48,7 @@ class Seen:
 
 class SeenIds:
     """Counts rows whose id was seen before: at least among the latest ``ids``, in some 30 MB. Repeated ids are no
-    fault (each row is kept), but they are nearly always a mistake, so the user is told."""
+    fault (each row is kept), but they are nearly always a mistake, so the user is warned."""
 
     def __init__(self, ids: int = 1 << 18) -> None:
         self._limit = ids

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -42,39 +43,44 @@ def waits(delay_s: float) -> Decision:
     return Decision(Step.WAIT, delay_s)
 
 
+def cools(decision: Decision, cool_s: float) -> Decision:
+    """Have the lane cool too."""
+    return replace(decision, cool_s=cool_s)
+
+
 def splits(isolate: int | None = None) -> Decision:
     return Decision(Step.SPLIT, isolate=isolate)
 
 
 FAILS, PARKS, GOES_ON = Decision(Step.FAIL), Decision(Step.PARK), Decision(Step.GO_ON)
 
-# Columns: fate, x-should-retry, delay_s from the server, tries, refusals, elapsed_s, inputs, others served, decision.
+# Columns: kind, x-should-retry, the named delay_s, attempts, refusals, elapsed_s, inputs, others served, decision.
 FEW, MANY = 1, 10
 TABLE: list[tuple[OutcomeKind, bool | None, float | None, int, int, float, int, bool, Decision]] = [
     (OutcomeKind.OK, None, None, 1, 0, 0, FEW, False, GOES_ON),
     (OutcomeKind.OK, False, 999, 99, 99, 9999, MANY, True, GOES_ON),
     # Refused for pace: the server's own delay, else a jittered one; too long a delay parks.
-    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 1, 0, FEW, False, waits(3.0)),
-    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 1, 0, MANY, False, waits(3.0)),
-    (OutcomeKind.RATE_LIMITED, None, 0.0, 0, 1, 0, MANY, False, waits(0.0)),
-    (OutcomeKind.RATE_LIMITED, None, None, 0, 1, 0, FEW, False, waits(0.5)),
-    (OutcomeKind.RATE_LIMITED, None, None, 0, 3, 0, FEW, False, waits(2.0)),
-    (OutcomeKind.RATE_LIMITED, None, None, 0, 23, 0, FEW, False, waits(20.0)),
-    (OutcomeKind.RATE_LIMITED, None, 120.0, 0, 1, 0, MANY, False, waits(120.0)),
-    (OutcomeKind.RATE_LIMITED, None, 120.1, 0, 1, 0, MANY, False, PARKS),
-    (OutcomeKind.RATE_LIMITED, None, 86_400.0, 0, 1, 0, FEW, True, PARKS),
+    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 1, 0, FEW, False, cools(waits(3.0), 3.0)),
+    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 1, 0, MANY, False, cools(waits(3.0), 3.0)),
+    (OutcomeKind.RATE_LIMITED, None, 0.0, 0, 1, 0, MANY, False, cools(waits(0.0), 0.0)),
+    (OutcomeKind.RATE_LIMITED, None, None, 0, 1, 0, FEW, False, cools(waits(0.5), 0.5)),
+    (OutcomeKind.RATE_LIMITED, None, None, 0, 3, 0, FEW, False, cools(waits(2.0), 0.5)),
+    (OutcomeKind.RATE_LIMITED, None, None, 0, 23, 0, FEW, False, cools(waits(20.0), 0.5)),
+    (OutcomeKind.RATE_LIMITED, None, 120.0, 0, 1, 0, MANY, False, cools(waits(120.0), 120.0)),
+    (OutcomeKind.RATE_LIMITED, None, 120.1, 0, 1, 0, MANY, False, cools(PARKS, 120.0)),
+    (OutcomeKind.RATE_LIMITED, None, 86_400.0, 0, 1, 0, FEW, True, cools(PARKS, 120.0)),
     # Pace does not use up the budgets of attempts and of time.
-    (OutcomeKind.RATE_LIMITED, None, 3.0, 8, 1, 9999, FEW, False, waits(3.0)),
+    (OutcomeKind.RATE_LIMITED, None, 3.0, 8, 1, 9999, FEW, False, cools(waits(3.0), 3.0)),
     # Refused again and again while others are served: too big for the quota.
-    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 5, 0, MANY, True, waits(3.0)),
-    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 6, 0, MANY, True, splits()),
-    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 6, 0, FEW, True, FAILS),
-    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 6, 0, FEW, False, waits(3.0)),
-    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 23, 0, FEW, False, waits(3.0)),
-    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 24, 0, FEW, False, FAILS),
-    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 24, 0, MANY, False, splits()),
-    (OutcomeKind.RATE_LIMITED, False, 3.0, 0, 1, 0, FEW, False, FAILS),
-    (OutcomeKind.RATE_LIMITED, True, 3.0, 0, 1, 0, FEW, False, waits(3.0)),
+    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 5, 0, MANY, True, cools(waits(3.0), 3.0)),
+    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 6, 0, MANY, True, cools(splits(), 3.0)),
+    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 6, 0, FEW, True, cools(FAILS, 3.0)),
+    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 6, 0, FEW, False, cools(waits(3.0), 3.0)),
+    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 23, 0, FEW, False, cools(waits(3.0), 3.0)),
+    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 24, 0, FEW, False, cools(FAILS, 3.0)),
+    (OutcomeKind.RATE_LIMITED, None, 3.0, 0, 24, 0, MANY, False, cools(splits(), 3.0)),
+    (OutcomeKind.RATE_LIMITED, False, 3.0, 0, 1, 0, FEW, False, cools(FAILS, 3.0)),
+    (OutcomeKind.RATE_LIMITED, True, 3.0, 0, 1, 0, FEW, False, cools(waits(3.0), 3.0)),
     # Until somebody acts.
     *(
         (outcome_kind, None, None, 1, 0, 0.0, inputs, False, PARKS)
@@ -211,6 +217,8 @@ def test_in_every_cell_the_decision_makes_sense() -> None:
         assert decision.step is not Step.SPLIT or inputs > 1, cell
         assert 0 <= decision.delay_s <= POLICY.max_delay_s, cell
         assert decision.step is Step.WAIT or decision.delay_s == 0, cell
+        assert (decision.cool_s is not None) == (outcome_kind is OutcomeKind.RATE_LIMITED), cell
+        assert 0 <= (decision.cool_s or 0.0) <= POLICY.max_delay_s, cell
         assert outcome_kind not in TERMINAL or decision.step is Step.PARK, cell
         over_budget = attempts >= POLICY.attempts or elapsed_s >= POLICY.budget_s
         if over_budget and outcome_kind is not OutcomeKind.RATE_LIMITED:
@@ -303,7 +311,34 @@ def test_the_back_off_is_full_jitter_under_a_cap(attempts: int) -> None:
 
 def test_a_refusal_for_pace_without_a_delay_waits_a_quarter_of_a_second_at_least() -> None:
     decision = decide(Outcome(OutcomeKind.RATE_LIMITED), Attempt(refusals=1), POLICY, lambda low, high: low)
-    assert decision == waits(0.25)
+    assert decision == cools(waits(0.25), 0.25)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "attempt", "step"),
+    [
+        (Outcome(OutcomeKind.RATE_LIMITED, delay_s=3.0, should_retry=False), Attempt(refusals=1), Step.FAIL),
+        (Outcome(OutcomeKind.RATE_LIMITED, delay_s=3.0), Attempt(refusals=6, inputs=2, others_served=True), Step.SPLIT),
+        (Outcome(OutcomeKind.RATE_LIMITED, delay_s=3.0), Attempt(refusals=6, others_served=True), Step.FAIL),
+        (Outcome(OutcomeKind.RATE_LIMITED, delay_s=3.0), Attempt(refusals=1), Step.WAIT),
+    ],
+)
+def test_a_refusal_for_pace_cools_its_lane_whatever_becomes_of_the_request(
+    outcome: Outcome, attempt: Attempt, step: Step
+) -> None:
+    decision = decide(outcome, attempt, POLICY)
+    assert (decision.step, decision.cool_s) == (step, 3.0)
+
+
+def test_a_lane_cools_no_longer_because_one_request_was_refused_often() -> None:
+    outcome = Outcome(OutcomeKind.RATE_LIMITED)
+    first, tenth = (decide(outcome, Attempt(refusals=n), POLICY, lambda low, high: high).cool_s for n in (1, 10))
+    assert first == tenth == 0.5
+
+
+def test_too_long_a_delay_cools_for_the_policys_longest() -> None:
+    decision = decide(Outcome(OutcomeKind.RATE_LIMITED, delay_s=86_400.0), Attempt(refusals=1), POLICY)
+    assert (decision.step, decision.cool_s) == (Step.PARK, POLICY.max_delay_s)
 
 
 def test_the_budgets_are_the_policys() -> None:

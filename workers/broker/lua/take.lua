@@ -1,6 +1,7 @@
 -- Take messages from the queues whose lanes may send, and lease them in the same step: a worker that dies, or whose
 -- connection is cut, at any moment loses nothing. Costs the same however many lanes there are: only those with work are
 -- looked at, those first that may have become ready.
+-- include: lanes/lane
 --
 -- KEYS[1] lease index (sorted set: delivery tag by the time it was taken or renewed, in seconds)
 -- KEYS[2] leased messages (hash: delivery tag, [message, exchange, queue] as kombu's own Redis transport keeps it)
@@ -15,8 +16,7 @@
 --          tag, queue, message, tag, queue, message ...}
 
 local asked = cjson.decode(ARGV[1])
-local t = redis.call('TIME')
-local now = t[1] * 1000 + t[2] / 1000
+local now = clock()
 local taken, soonest, room = {}, -1, asked.room
 -- The longest for which a queue with work is not looked at, in ms.
 local LONGEST_MS = 1000
@@ -36,18 +36,15 @@ local function wait_of(queue)
   if not id or class == 'operations' then return 0 end
   local quota = redis.call('HGET', KEYS[4], id)
   if not quota then return 0 end
-  local lane = asked.prefix .. 'lane:{' .. quota .. '}'
-  local f = redis.call('HMGET', lane, 'state', 'cool', 'tr', 'tt', 'owed', 'probe')
-  local state = f[1] or ''
-  if state == 'paused' then return LONGEST_MS end
-  -- Interactive callers of a parked lane are told so at once; bulk waits for the operator.
-  if state == 'parked' then return class == 'interactive' and 0 or LONGEST_MS end
-  local cool = (tonumber(f[2]) or 0) - now
-  if cool > 0 then return cool end
-  if state == 'probing' then return math.max(0, (tonumber(f[6]) or 0) - now) end
-  local ahead = math.max(tonumber(f[3]) or 0, tonumber(f[4]) or 0) - now
+  local lane = glance_at(asked.prefix .. 'lane:{' .. quota .. '}')
+  -- Interactive callers of a parked lane get an error at once; bulk waits for the operator.
+  if fails_at_once(lane, class, now) then return 0 end
+  local opens = opens_at(lane, now)
+  if not opens then return LONGEST_MS end
+  if opens > now or state_of(lane, now) == 'probing' then return math.max(0, opens - now) end
+  local ahead = math.max(number(lane, 'requests.next_at'), number(lane, 'tokens.next_at')) - now
   local horizon = asked.horizon[class] or 0
-  if class == 'bulk' then horizon = horizon + (tonumber(f[5]) or 0) end
+  if class == 'bulk' then horizon = horizon + number(lane, 'bulk_credit_ms') end
   return math.max(0, ahead - horizon)
 end
 
