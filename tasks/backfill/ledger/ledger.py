@@ -28,6 +28,7 @@ from penstock.config.formats import FIELD, LEDGER
 from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, OutputRow, Plan, Position, unpack
 from penstock.tasks.backfill.plan.seen import DIGEST_BYTES
 
+# ``echoes`` is what ledgers of format 1 call duplicates whose vectors are still to come.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches (
