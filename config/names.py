@@ -35,7 +35,8 @@ JOB_CLASSES: tuple[JobClass, ...] = (INTERACTIVE, BULK)
 DEFAULT_QUEUE = "penstock"
 CHUNK_QUEUE = "penstock.chunk"
 
-_PREFIX = "penstock."
+#: What the names of lanes' queues begin with.
+LANE_QUEUES = "penstock."
 _OPERATIONS = ".operations"
 
 
@@ -44,19 +45,19 @@ def queue_name(inference_id: str, job_class: JobClass = INTERACTIVE) -> str:
 
     This is Celery's name; the list in Redis has ``Settings.key_prefix`` before it (see ``queue_key``).
     """
-    return f"{_PREFIX}{inference_id}.{job_class}"
+    return f"{LANE_QUEUES}{inference_id}.{job_class}"
 
 
 def operations_queue(inference_id: str) -> str:
     """Return the queue on which the polls of an endpoint's operations come back; it passes the lane's gate."""
-    return f"{_PREFIX}{inference_id}{_OPERATIONS}"
+    return f"{LANE_QUEUES}{inference_id}{_OPERATIONS}"
 
 
 def parse_queue(name: str) -> tuple[str, JobClass] | None:
     """Return the endpoint's id and the class of a lane's queue, None for any other queue."""
-    if not name.startswith(_PREFIX):
+    if not name.startswith(LANE_QUEUES):
         return None
-    inference_id, dot, job_class = name.removeprefix(_PREFIX).rpartition(".")
+    inference_id, dot, job_class = name.removeprefix(LANE_QUEUES).rpartition(".")
     if not dot or not inference_id or job_class not in JOB_CLASSES:
         return None
     return inference_id, job_class
@@ -161,7 +162,8 @@ IMAGE = KeyName("image:{task}", "hash", "expires", "workers", "an image task's o
 STREAM = KeyName("stream:{task}", "stream", "expires", "workers", "the deltas of a streamed completion")
 
 KEYS: tuple[KeyName, ...] = (
-    OPERATIONS_QUEUE, QUEUE, CHUNKS, DEFAULT, UNACKED, UNACKED_INDEX, HOLDERS, DUE, DUE_MESSAGES, BELL,
+    OPERATIONS_QUEUE, QUEUE, CHUNKS, DEFAULT, UNACKED, UNACKED_INDEX, HOLDERS, DUE, DUE_MESSAGES, COMMON_BELL, BELL,
+    WORK, QUOTAS, SWEEP, DEAD_MESSAGES,
     LANE_USED, LANE_FLIGHT, LANE, LANE_SIGNALS, ENDPOINTS, ENDPOINTS_VERSION, ENDPOINTS_SALT,
     HANDED_BACK, PROGRESS, IMAGE, STREAM,
     # Celery's and kombu's own.

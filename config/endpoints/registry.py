@@ -24,7 +24,7 @@ from penstock.config.endpoints.secrets import SecretBox
 from penstock.config.endpoints.validation import load_spec, validate_endpoint
 from penstock.config.errors import ConfigurationError, EndpointInvalid, EndpointNotFound
 from penstock.config.formats import ENDPOINT_RECORD, FIELD
-from penstock.config.names import endpoints_key, endpoints_salt_key, endpoints_version_key
+from penstock.config.names import endpoint_quotas_key, endpoints_key, endpoints_salt_key, endpoints_version_key
 from penstock.config.redis import hide_password, translated
 from penstock.config.settings import Settings
 
@@ -43,6 +43,7 @@ class Registry:
         self._file = EndpointsFile(settings)
         self._key = endpoints_key(settings.key_prefix)
         self._version_key = endpoints_version_key(settings.key_prefix)
+        self._quotas_key = endpoint_quotas_key(settings.key_prefix)
         self._salt: bytes | None = None
         self._cached: tuple[str, dict[str, Endpoint]] = ("", {})
 
@@ -69,7 +70,7 @@ class Registry:
         with translated(self._url):
             version = max(self._now(), self._old_version(endpoint) + 1)
             endpoint = replace(endpoint, version=version, quota=self._quota(endpoint))
-            self._write(inference_id, to_record(endpoint, body["service_settings"], self._box))
+            self._write(endpoint, to_record(endpoint, body["service_settings"], self._box))
         return endpoint
 
     def get(self, inference_id: str) -> Endpoint:
@@ -114,6 +115,7 @@ class Registry:
         with translated(self._url):
             with self._client.pipeline(transaction=True) as pipe:
                 pipe.hdel(self._key, inference_id)
+                pipe.hdel(self._quotas_key, inference_id)
                 pipe.set(self._version_key, self._mark())
                 removed = pipe.execute()[0]
             if not removed:
@@ -189,9 +191,10 @@ class Registry:
             )
         return version
 
-    def _write(self, inference_id: str, record: Mapping[str, Any]) -> None:
+    def _write(self, endpoint: Endpoint, record: Mapping[str, Any]) -> None:
         with self._client.pipeline(transaction=True) as pipe:
-            pipe.hset(self._key, inference_id, json.dumps(record))
+            pipe.hset(self._key, endpoint.inference_id, json.dumps(record))
+            pipe.hset(self._quotas_key, endpoint.inference_id, endpoint.quota)
             pipe.set(self._version_key, self._mark())
             pipe.execute()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -15,7 +16,6 @@ from penstock.config.names import operations_queue
 from penstock.config.redis import connect_async
 from penstock.workers.broker.delayed import put_due, set_aside
 from support.valkey import ValkeyServer
-from support.waiting import wait_until
 
 PREFIX = "t:"
 QUEUE = operations_queue("pictures")
@@ -43,14 +43,24 @@ async def aside(valkey: ValkeyServer, tag: str, delay_s: float) -> bool:
         await client.aclose()
 
 
+async def put(valkey: ValkeyServer) -> int:
+    client = connect_async(valkey.url)
+    try:
+        return await put_due(client, PREFIX)
+    finally:
+        await client.aclose()
+
+
 async def test_it_is_in_one_place_at_a_time(valkey: ValkeyServer, client: redis.Redis) -> None:
     take(client, "tag-1")
     assert await aside(valkey, "tag-1", 0.3)
     assert not client.exists("t:unacked", "t:unacked_index", "t:in-flight", f"t:{QUEUE}")
     assert client.zcard("t:due") == client.hlen("t:due-messages") == 1
-    assert put_due(client, PREFIX) == 0
+    assert await put(valkey) == 0
     begun = time.monotonic()
-    wait_until(lambda: put_due(client, PREFIX) == 1, "it is due")
+    while await put(valkey) != 1:
+        await asyncio.sleep(0.02)
+        assert time.monotonic() - begun < 10, "it is not due"
     assert time.monotonic() - begun > 0.2
     assert not client.exists("t:due", "t:due-messages")
     assert client.llen(f"t:bell:{QUEUE}") == 1
@@ -73,6 +83,6 @@ async def test_those_due_come_in_the_order_in_which_they_are(valkey: ValkeyServe
         take(client, tag)
         assert await aside(valkey, tag, delay_s)
     time.sleep(0.05)
-    assert put_due(client, PREFIX) == 2
+    assert await put(valkey) == 2
     assert client.llen(f"t:{QUEUE}") == 2
     assert client.zcard("t:due") == 1

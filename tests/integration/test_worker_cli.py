@@ -20,6 +20,7 @@ import pytest
 from penstock.config.endpoints.registry import Registry
 from penstock.config.redis import connect
 from penstock.config.settings import load_settings
+from penstock.workers.app import app
 from penstock.workers.embedded.broker import socket_url
 from penstock.workers.embedded.home import BrokerHome
 from penstock.workers.processes.launcher import ProcessGroup, Role, WorkersFailed, roles, workers
@@ -145,9 +146,10 @@ def test_chosen_lanes_on_a_configured_broker_and_a_clean_end_by_sigterm(
     assert "Inference endpoint not found [doxs]" in refused.log
     command = penstock("worker", "--processes", "1", "--lanes", "docs")
     command.wait_for("1 processes take tasks")
-    with connect(broker_url, decode=True) as client:
-        queues = {key.removeprefix("penstock:_kombu.binding.") for key in client.keys("*_kombu.binding.penstock*")}
-    assert queues == {"penstock.docs.interactive", "penstock.docs.bulk"}
+    served = app.control.inspect(timeout=5).active_queues()
+    (queues,) = [{queue["name"] for queue in each} for each in served.values()]
+    assert queues >= {"penstock.docs.interactive", "penstock.docs.bulk"}
+    assert not any("others" in queue for queue in queues)
     command.send(signal.SIGTERM)
     assert command.wait() == 0
     assert not (home / "broker").exists()

@@ -30,14 +30,16 @@ def ring(client: redis.Redis, prefix: str, queues: Iterable[str]) -> None:
     """
     found = list(dict.fromkeys(queues))
     if found:
-        script(client, "broker/ring")(keys=_keys(prefix), args=[prefix, RINGS, *found])
+        script(client, "broker/ring")(keys=_keys(prefix), args=[prefix, bell_key(prefix, ""), RINGS, *found])
 
 
 async def ring_async(client: redis.asyncio.Redis, prefix: str, queues: Iterable[str]) -> None:
     """As ``ring``, on an event loop."""
     found = list(dict.fromkeys(queues))
     if found:
-        await async_script(client, "broker/ring")(keys=_keys(prefix), args=[prefix, RINGS, *found])
+        await async_script(client, "broker/ring")(
+            keys=_keys(prefix), args=[prefix, bell_key(prefix, ""), RINGS, *found]
+        )
 
 
 class Bell:

@@ -21,7 +21,16 @@ import redis.asyncio
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.errors import PenstockError
-from penstock.config.names import BULK, INTERACTIVE, endpoint_quotas_key, parse_queue, sweep_key, work_key
+from penstock.config.names import (
+    BULK,
+    INTERACTIVE,
+    LANE_QUEUES,
+    endpoint_quotas_key,
+    lane_key,
+    parse_queue,
+    sweep_key,
+    work_key,
+)
 from penstock.workers.broker.bells import bells, ring_async
 from penstock.workers.broker.delayed import put_due
 from penstock.workers.broker.leases import Leases
@@ -31,8 +40,8 @@ from penstock.workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-#: How far ahead of its slot a message may be taken, in ms, beside the time that the broker takes to answer. Bulk is kept
-#: short, so that interactive work that comes waits behind little of it.
+#: How far ahead of its slot a message may be taken, in ms, beside the time that the broker takes to answer. Bulk is
+#: kept short, so that interactive work that comes waits behind little of it.
 HORIZON_MS = {BULK: 150, INTERACTIVE: 1000}
 #: Seconds for which a bell is waited for, and after which queues are looked at that nobody rang for.
 IDLE_S = 1.0
@@ -86,6 +95,7 @@ class Feed:
         self._mapped: str | None = None
         self._due_at = self._swept_at = 0.0
         self._away = False
+        self._served: set[str] = set()
 
     def wake(self) -> None:
         """Say that there is room again, or a message. On the event loop."""
@@ -138,6 +148,8 @@ class Feed:
         self._takes += 1
         asked: dict[str, Any] = {
             "prefix": self._prefix,
+            "lane_queue": LANE_QUEUES,
+            "lane": lane_key(self._prefix, "%s"),
             "tag": f"{self._run_id}-{self._takes}-",
             "room": room,
             "horizon": {name: ms + 2 * self._round_trip_ms for name, ms in HORIZON_MS.items()},
@@ -207,9 +219,18 @@ class Feed:
             self._swept_at = now
             endpoints = await asyncio.to_thread(self._runtime.endpoints.all)
             await self._map_quotas(endpoints)
+            self._log_changes(self._selection.known(endpoints))
             # One worker a second looks for all of them.
             if await self._client.set(sweep_key(self._prefix), 1, nx=True, px=int(IDLE_S * 900)):
                 await ring_async(self._client, self._prefix, all_queues(endpoints))
+
+    def _log_changes(self, queues: Sequence[str]) -> None:
+        served = set(queues)
+        for queue in sorted(served - self._served):
+            logger.info("Started consuming from %s", queue)
+        for queue in sorted(self._served - served):
+            logger.info("Canceling queue %s", queue)
+        self._served = served
 
     async def _map_quotas(self, endpoints: Sequence[Endpoint]) -> None:
         """Write down which endpoint draws on which quota, for the taking script."""

@@ -93,7 +93,7 @@ class Feeder(bootsteps.StartStopStep):
         leases = self._leases
 
         async def close() -> None:
-            await asyncio.to_thread(leases.close)
+            leases.close()
 
         at_close(close)
 

@@ -47,7 +47,10 @@ class Selection:
         return frozenset(self._excluded)
 
     def only(self) -> list[str] | None:
-        """Return the queues to look at, None for all that have work. A lane that was told brings its operations along."""
+        """Return the queues to look at, None for all that have work.
+
+        A lane that it was told to serve brings its operations along.
+        """
         if self._told is None:
             return None
         lanes = [lane[0] for queue in self._told if (lane := parse_queue(queue)) is not None]

@@ -59,7 +59,7 @@ def changes(known: Known, learnt: Known) -> dict[str, Any]:
     return found
 
 
-# RefusalSignal 
+# RefusalSignal
 
 
 def _cut(refused: RefusalSignal, known: Known) -> Known:

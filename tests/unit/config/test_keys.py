@@ -36,6 +36,11 @@ RELEASED = {
     names.progress_key(PREFIX, TASK): f"penstock:progress:{TASK}",
     names.image_key(PREFIX, TASK): f"penstock:image:{TASK}",
     names.stream_key(PREFIX, TASK): f"penstock:stream:{TASK}",
+    names.common_bell_key(PREFIX): f"{PREFIX}bell",
+    names.work_key(PREFIX, "bulk"): f"{PREFIX}work:bulk",
+    names.endpoint_quotas_key(PREFIX): f"{PREFIX}quotas",
+    names.sweep_key(PREFIX): f"{PREFIX}sweep",
+    names.dead_messages_key(PREFIX): f"{PREFIX}dead-messages",
 }
 
 

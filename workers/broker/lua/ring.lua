@@ -1,23 +1,24 @@
 -- Tell that queues have work, and wake a worker for each. Queues that hold nothing are left out.
 --
 -- KEYS[1], KEYS[2] indexes of queues with work: interactive, bulk   KEYS[3] the bell that workers of all lanes wait on
--- ARGV[1] prefix of all keys, ARGV[2] most rings that a bell keeps, ARGV[3..] queues
+-- ARGV[1] prefix of all keys, ARGV[2] what a queue's own bell begins with, ARGV[3] most rings that a bell keeps
+-- ARGV[4..] queues
 -- Returns how many have work.
 local rung = 0
 local function ring(bell)
   redis.call('LPUSH', bell, 1)
-  redis.call('LTRIM', bell, 0, tonumber(ARGV[2]) - 1)
+  redis.call('LTRIM', bell, 0, tonumber(ARGV[3]) - 1)
 end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + t[2] / 1000
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   local queue = ARGV[i]
   if redis.call('EXISTS', ARGV[1] .. queue) == 1 then
     local index = string.match(queue, '%.bulk$') and KEYS[2] or KEYS[1]
     rung = rung + 1
     redis.call('ZADD', index, 'NX', now, queue)
     ring(KEYS[3])
-    ring(ARGV[1] .. 'bell:' .. queue)
+    ring(ARGV[2] .. queue)
   end
 end
 return rung

@@ -9,7 +9,8 @@
 -- KEYS[4] quotas (hash: endpoint's id, name of its quota)
 -- KEYS[5..] indexes of queues with work (sorted sets: queue by the time from which a look is worth it, in ms), in the
 --          order in which they are served; or, where the worker was told its queues, none
--- ARGV     a JSON object: prefix of all keys, tag (prefix of the new delivery tags), room (most messages to take), horizon
+-- ARGV     a JSON object: prefix of all keys, lane_queue (what names of lanes' queues begin with), lane (its key, the
+--          quota's name as %s), tag (prefix of the new delivery tags), room (most messages to take), horizon
 --          (ms by class: how far ahead of its slot a message may be taken), allowance (most messages by class that are
 --          taken of one queue), allowances (the same by queue, where it is another), only (queues; in place of the indexes)
 -- Returns {ms until a queue with work may become ready (-1: none has work, 0: some are ready but not for this worker),
@@ -27,7 +28,8 @@ end
 
 -- The endpoint's id and the class of a queue; a queue without a lane has neither.
 local function parse(queue)
-  return string.match(queue, '^penstock%.(.+)%.(%a+)$')
+  if string.sub(queue, 1, #asked.lane_queue) ~= asked.lane_queue then return nil end
+  return string.match(string.sub(queue, #asked.lane_queue + 1), '^(.+)%.(%a+)$')
 end
 
 -- Milliseconds until the queue's lane may send; 0: now.
@@ -36,7 +38,7 @@ local function wait_of(queue)
   if not id or class == 'operations' then return 0 end
   local quota = redis.call('HGET', KEYS[4], id)
   if not quota then return 0 end
-  local lane = glance_at(asked.prefix .. 'lane:{' .. quota .. '}')
+  local lane = glance_at(string.format(asked.lane, quota))
   -- Interactive callers of a parked lane get an error at once; bulk waits for the operator.
   if fails_at_once(lane, class, now) then return 0 end
   local opens = opens_at(lane, now)
