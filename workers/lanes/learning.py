@@ -75,7 +75,7 @@ def _cut(refused: Refused, known: Known) -> Known:
         # A few ms of jitter are enough where a server allows no burst.
         plateau_s = max(SHORTEST_S, before.plateau_s)
         return _with(known, name, _begun(before, limit, limit * 0.995, plateau_s, refused.now))
-    estimate = _estimate(refused, replace(known, rough=""), name, limit)
+    estimate = _estimate(refused, known, name, limit)
     plateau_s = estimate.plateau_s
     if plateau_s > 0 and before.ceiling > 0 and abs(estimate.ceiling / before.ceiling - 1) < 0.03:
         # The same estimate as before: it may be trusted for longer.
