@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 from lane_bench import Bench, bench, span
 
+from penstock.config.names import BULK, EMBED_TASK, lane_key, queue_key, queue_name
+
 # Cooling -----------------------------------------------------------------------------------------------------------
 
 ROUNDS, ROUND_S, HEALTHY_RPM = 3, 12.0, 3000.0
@@ -49,13 +51,13 @@ def _rate(server: Any) -> float:
 def _forget(made: Bench, name: str) -> None:
     """Drop what waits for a lane, and its cool-down."""
     with made.server.client() as client:
-        client.delete(f"{made.settings.key_prefix}penstock.{name}.bulk")
-        for key in client.keys(f"{made.settings.key_prefix}lane:*"):
+        client.delete(queue_key(made.settings.key_prefix, queue_name(name, BULK)))
+        for key in client.keys(lane_key(made.settings.key_prefix, "*")):
             if client.type(key) == b"hash":
                 client.hset(key, "cooldown_until", 0)
 
 
-# Riding together ---------------------------------------------------------------------------------------------------
+# Sharing requests ---------------------------------------------------------------------------------------------------
 
 CALLS, COALESCE_RPM = 2000, 600.0
 
@@ -66,7 +68,7 @@ def coalesce(made: Bench) -> None:
     made.put("docs", server, COALESCE_RPM)
     with made.workers(2):
         begin = time.monotonic()
-        results = [made.app.send_task("penstock.embed", ([f"text {n}"], "docs")) for n in range(CALLS)]
+        results = [made.app.send_task(EMBED_TASK, ([f"text {n}"], "docs")) for n in range(CALLS)]
         sent = time.monotonic() - begin
         for result in results:
             result.get(timeout=300)
@@ -93,7 +95,7 @@ def idle(made: Bench) -> None:
     with made.workers(1), httpx.Client(timeout=30) as client:
         for n in range(PAIRS + 20):
             begin = time.perf_counter()
-            made.app.send_task("penstock.embed", ([f"text {n}"], "docs")).get(timeout=30)
+            made.app.send_task(EMBED_TASK, ([f"text {n}"], "docs")).get(timeout=30)
             middle = time.perf_counter()
             body = {"model": "docs", "input": [f"plain {n}"], "encoding_format": "base64"}
             client.post(f"{server.url}/v1/embeddings", json=body).raise_for_status()

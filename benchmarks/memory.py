@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import redis
 
+from penstock.config.names import BULK, holder_key, queue_key, queue_name
 from support import app
 from support.stand_in import StandIn
 from support.valkey import ValkeyServer
@@ -89,10 +90,10 @@ def hold(server: ValkeyServer, pid: int, waiting: int) -> None:
         before = resident_mb(pid)
         publish(waiting, "waiting")
         time.sleep(5)
-        held = client.hlen(f"{settings.key_prefix}in-flight")
+        held = client.hlen(holder_key(settings.key_prefix))
         print(f"paused lane: {waiting:,} messages waiting, {held} held by the worker, "
               f"resident set {before:.0f} -> {resident_mb(pid):.0f} MB", flush=True)  # fmt: skip
-        client.delete(f"{settings.key_prefix}penstock.docs.bulk")
+        client.delete(queue_key(settings.key_prefix, queue_name("docs", BULK)))
         change_lane(client, settings.key_prefix, quota, "resume")
 
 

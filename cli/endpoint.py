@@ -155,7 +155,7 @@ def _verified(endpoint: Endpoint) -> dict[str, Any]:
     from penstock.tasks.request.verify import verify
 
     with output.err.status(f"one test call to {endpoint.inference_id} ..."):
-        return verify(endpoint)
+        return verify(endpoint, load_settings().connect_timeout_s)
 
 
 def _tried(endpoint: Endpoint, settings: Settings) -> dict[str, Any]:

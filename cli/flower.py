@@ -1,4 +1,4 @@
-"""``penstock flower``: Flower on the same broker, bound to this machine unless told otherwise."""
+"""``penstock flower``: Flower on the same broker, bound to this machine unless an address is given."""
 
 from __future__ import annotations
 

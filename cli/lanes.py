@@ -25,7 +25,6 @@ from penstock.workers.lanes.status import in_flight, read_lane, waiting
 COLUMNS = (
     "lane", "state", "waiting", "in flight", "requests/min", "limit", "tokens/min", "limit", "429s", "cool-down", "why",
 )  # fmt: skip
-STYLES = {"open": "green", "cooling": "yellow", "probing": "yellow", "paused": "magenta", "parked": "bold red"}
 
 
 def command(
@@ -79,7 +78,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(*COLUMNS, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         cells = [Text(cell) for cell in _cells(row)]
-        cells[1].stylize(STYLES.get(row["state"], ""))
+        cells[1].stylize(output.LANE_STYLES.get(row["state"], ""))
         table.add_row(*cells)
     return table
 

@@ -25,6 +25,9 @@ FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
 
+#: How a lane's states are coloured on a terminal.
+LANE_STYLES = {"open": "green", "cooling": "yellow", "probing": "yellow", "paused": "magenta", "parked": "bold red"}
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 

@@ -83,7 +83,7 @@ def _check_lanes(lanes: list[str], settings: Settings, found: Urls) -> None:
 
 
 def _run(group: ProcessGroup, grace_s: float) -> int:
-    """Run a crew until it is asked to stop. Returns the exit code."""
+    """Run a group of processes until it is asked to stop. Returns the exit code."""
     asked: list[int] = []
     # Before the processes start: a signal that comes at once is heeded too.
     previous = _on_signals(asked.append)
@@ -106,7 +106,7 @@ def _run(group: ProcessGroup, grace_s: float) -> int:
 
 
 class _ShutdownSteps:
-    """How a crew is stopped: kindly, then, when asked again or after a time, less so."""
+    """How a group is stopped: warmly, then, when asked again or after a time, at once."""
 
     def __init__(self, group: ProcessGroup, grace_s: float) -> None:
         self._group, self._grace_s = group, grace_s
@@ -115,7 +115,7 @@ class _ShutdownSteps:
         self._since = 0.0
 
     def follow(self, asked: Sequence[int]) -> None:
-        """Take the next stage for each signal that came, and when the first stage has had its time."""
+        """Take the next step for each signal that came, and when the first step has had its time."""
         while self._heeded < len(asked):
             self._take(1 if asked[self._heeded] == signal.SIGQUIT else 0)
             self._heeded += 1

@@ -58,16 +58,10 @@ def message_compression() -> str:
     what any of them sends, so it is registered from ``zstandard`` elsewhere.
     """
     if "application/zstd" not in kombu.compression.encoders():
-        kombu.compression.register(_compress, _decompress, "application/zstd", aliases=["zstd", "zstandard"])
+        kombu.compression.register(
+            zstandard.compress, zstandard.decompress, "application/zstd", aliases=["zstd", "zstandard"]
+        )
     return "zstd"
-
-
-def _compress(body: bytes) -> bytes:
-    return zstandard.ZstdCompressor(level=3).compress(body)
-
-
-def _decompress(body: bytes) -> bytes:
-    return zstandard.ZstdDecompressor().decompressobj().decompress(body)
 
 
 def _connections(settings: Settings, broker_url: str, result_url: str) -> dict[str, Any]:

@@ -7,15 +7,15 @@
     │   ├── EndpointInvalid     an endpoint's body breaks the rules; all faults together
     │   ├── EndpointNotFound    no endpoint has this id
     │   ├── WrongTaskType       the endpoint does another kind of work
-    │   ├── NewerFormat         what is kept was written by a newer version
-    │   └── BrokerUnavailable   the broker cannot be reached or started
+    │   ├── BrokerUnavailable   the broker cannot be reached or started
+    │   └── FormatTooNew        a newer version wrote this message, result, ledger, record or lane
     ├── InputInvalid            what a caller passed cannot be sent
     ├── JobError                a backfill cannot start or go on
     └── InferenceFailed         the service's final "no" for a whole call
         ├── LaneParked          the lane is parked: an operator must act, then ``penstock lane resume``
         └── CutStream           a stream ended before its end; carries what had come
 
-A message says what is wrong, names the field, and tells the reader what to do next. No message carries a secret.
+A message says what is wrong, names the field, and says what to do next. No message carries a secret.
 """
 
 from __future__ import annotations
@@ -62,16 +62,32 @@ class WrongTaskType(ConfigurationError):
     code = "wrong_task_type"
 
 
-class NewerFormat(ConfigurationError):
-    """What is kept was written by a newer version, which this one cannot read; nothing was changed."""
-
-    code = "newer_format"
-
-
 class BrokerUnavailable(ConfigurationError):
     """The broker cannot be reached, or an embedded one cannot be started here."""
 
     code = "broker_unavailable"
+
+
+class FormatTooNew(ConfigurationError):
+    """A newer version wrote it, and this one cannot know what it means.
+
+    Args:
+        thing: what it is: a message, a result, a ledger, a record or a lane, by name.
+        found: its format.
+        known: the newest format that this version reads.
+    """
+
+    code = "format_too_new"
+
+    def __init__(self, thing: str, found: int, known: int) -> None:
+        super().__init__(thing, found, known)  # result back ends make errors again from their ``args``
+        self.thing, self.found, self.known = thing, found, known
+
+    def __str__(self) -> str:
+        return (
+            f"{self.thing} cannot be read: it is of format {self.found}, and this Penstock reads formats up to "
+            f"{self.known}. A newer version wrote it: upgrade this side"
+        )
 
 
 class InputInvalid(PenstockError):

@@ -1,8 +1,30 @@
-"""Names of the Celery queues: one per endpoint and class of job, one for chunking, one for the rest."""
+"""Every name that processes find one another by: tasks, queues, and keys in Redis. Nowhere else is one spelt out.
+
+Messages and results that an older version wrote are found by these names: a value once released stays as it is.
+
+``KEYS`` is the table of all keys that this project, Celery and kombu write: what each is, who writes it, how it ends.
+``find_key`` tells which entry a key belongs to, so that a test can see whether anything is left behind.
+"""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+from functools import cache
+from string import Formatter
 from typing import Literal
+
+# Tasks ----------------------------------------------------------------------------------------------
+
+EMBED_TASK = "penstock.embed"
+COMPLETE_TASK = "penstock.complete"
+IMAGE_TASK = "penstock.generate_image"
+CHUNK_TASK = "penstock.chunk"
+
+#: Tasks that an endpoint's lane paces; chunking has no lane.
+LANE_TASKS = frozenset({EMBED_TASK, COMPLETE_TASK, IMAGE_TASK})
+
+# Queues ---------------------------------------------------------------------------------------------
 
 JobClass = Literal["interactive", "bulk"]
 
@@ -14,6 +36,7 @@ DEFAULT_QUEUE = "penstock"
 CHUNK_QUEUE = "penstock.chunk"
 
 _PREFIX = "penstock."
+_OPERATIONS = ".operations"
 
 
 def queue_name(inference_id: str, job_class: JobClass = INTERACTIVE) -> str:
@@ -22,6 +45,11 @@ def queue_name(inference_id: str, job_class: JobClass = INTERACTIVE) -> str:
     This is Celery's name; the list in Redis has ``Settings.key_prefix`` before it (see ``queue_key``).
     """
     return f"{_PREFIX}{inference_id}.{job_class}"
+
+
+def operations_queue(inference_id: str) -> str:
+    """Return the queue on which the polls of an endpoint's operations come back; it passes the lane's gate."""
+    return f"{_PREFIX}{inference_id}{_OPERATIONS}"
 
 
 def parse_queue(name: str) -> tuple[str, JobClass] | None:
@@ -34,6 +62,214 @@ def parse_queue(name: str) -> tuple[str, JobClass] | None:
     return inference_id, job_class
 
 
-def queue_key(key_prefix: str, queue: str) -> str:
+# Folders --------------------------------------------------------------------------------------------
+
+#: Folder of logs under ``Settings.home``.
+LOGS = "logs"
+
+# Keys -----------------------------------------------------------------------------------------------
+
+KeyKind = Literal["string", "hash", "list", "set", "sorted set", "stream", "channel"]
+KeyEnd = Literal["expires", "emptied", "kept"]
+
+
+@dataclass(frozen=True)
+class KeyName:
+    """A key in Redis, or a family of them.
+
+    Args:
+        pattern: the name after ``Settings.key_prefix``, with its parts as in ``str.format``.
+        kind: Redis' type; ``channel`` is a pub/sub channel, which stores nothing.
+        end: ``expires`` (every write sets a time to live), ``emptied`` (no expiry; it is gone once the work that it
+            stands for is done) or ``kept`` (no expiry; it stays).
+        writer: who writes it.
+        holds: what is in it.
+    """
+
+    pattern: str
+    kind: KeyKind
+    end: KeyEnd
+    writer: str
+    holds: str
+
+    @property
+    def expires(self) -> bool:
+        """Whether it always has a time to live."""
+        return self.end == "expires"
+
+    def name(self, prefix: str, **parts: str) -> str:
+        """Return the whole key."""
+        return prefix + self.pattern.format(**parts)
+
+
+QUEUE = KeyName("penstock.{endpoint}.{job_class}", "list", "emptied", "publishers", "messages that wait for their lane")
+OPERATIONS_QUEUE = KeyName(
+    "penstock.{endpoint}" + _OPERATIONS, "list", "emptied", "workers", "messages whose operation is to be polled now"
+)
+CHUNKS = KeyName(CHUNK_QUEUE, "list", "emptied", "publishers", "messages of the chunk task")
+DEFAULT = KeyName(DEFAULT_QUEUE, "list", "emptied", "publishers", "messages of tasks without an endpoint")
+UNACKED = KeyName("unacked", "hash", "emptied", "workers (take.lua)", "delivery tag: message in flight, as kombu's")
+UNACKED_INDEX = KeyName(
+    "unacked_index",
+    "sorted set",
+    "emptied",
+    "workers (take.lua, renew.lua)",
+    "delivery tags by their lease's renewal, s",
+)
+HOLDERS = KeyName("in-flight", "hash", "emptied", "workers (take.lua)", "delivery tag: the queue that it came from")
+DUE = KeyName("due", "sorted set", "emptied", "workers (set_aside.lua)", '"tag queue" by when it is due, ms')
+DUE_MESSAGES = KeyName("due-messages", "hash", "emptied", "workers (set_aside.lua)", '"tag queue": message set aside')
+BELL = KeyName("bell:{queue}", "list", "kept", "publishers, and who puts a message back", "a mark for each new message")
+
+# The braces are part of the released names and do nothing: no cluster is served.
+LANE = KeyName("lane:{{{quota}}}", "hash", "expires", "workers, commands (lanes/lua)", "a lane's shared state")
+LANE_USED = KeyName(
+    "lane:{{{quota}}}:used", "hash", "expires", "workers (lanes/lua)", "the last minute's use, by second"
+)
+LANE_FLIGHT = KeyName(
+    "lane:{{{quota}}}:flight",
+    "sorted set",
+    "emptied",
+    "workers (lanes/lua)",
+    "operations by when they count as gone, ms",
+)
+LANE_SIGNALS = KeyName(
+    "lane-news", "channel", "kept", "workers, commands (lanes/lua)", "the key of a lane that has changed, as it changes"
+)
+
+ENDPOINTS = KeyName("endpoints", "hash", "kept", "the registry", "inference id: JSON record, its secrets encrypted")
+ENDPOINTS_VERSION = KeyName("endpoints:version", "string", "kept", "the registry", "a mark, new at each put and delete")
+ENDPOINTS_SALT = KeyName(
+    "endpoints:salt", "string", "kept", "the registry", "random text under which accounts are hashed"
+)
+
+HANDED_BACK = KeyName(
+    "handed-back:{task}", "string", "expires", "workers", "what a task had cost when it was handed back"
+)
+PROGRESS = KeyName("progress:{task}", "hash", "expires", "workers", "vectors and costs of an embed task not yet done")
+IMAGE = KeyName("image:{task}", "hash", "expires", "workers", "an image task's operation, and its result")
+STREAM = KeyName("stream:{task}", "stream", "expires", "workers", "the deltas of a streamed completion")
+
+KEYS: tuple[KeyName, ...] = (
+    OPERATIONS_QUEUE, QUEUE, CHUNKS, DEFAULT, UNACKED, UNACKED_INDEX, HOLDERS, DUE, DUE_MESSAGES, BELL,
+    LANE_USED, LANE_FLIGHT, LANE, LANE_SIGNALS, ENDPOINTS, ENDPOINTS_VERSION, ENDPOINTS_SALT,
+    HANDED_BACK, PROGRESS, IMAGE, STREAM,
+    # Celery's and kombu's own.
+    KeyName("celery-task-meta-{task}", "string", "expires", "workers (Celery)", "a task's state and result"),
+    KeyName("celery-taskset-meta-{group}.j", "sorted set", "expires", "workers (Celery)", "a chord's results so far"),
+    KeyName("celery-taskset-meta-{group}.d", "set", "expires", "workers (Celery)", "which of its tasks are counted"),
+    *(
+        KeyName(f"celery-taskset-meta-{{group}}.{part}", "string", "expires", "publishers, workers (Celery)", what)
+        for part, what in {"s": "a chord's size", "t": "its count", "c": "who calls its body"}.items()
+    ),
+    KeyName("celery-taskset-meta-{group}", "string", "expires", "publishers (Celery)", "a saved group"),
+    KeyName("_kombu.binding.{exchange}", "set", "kept", "all (kombu)", "the queues of an exchange"),
+    KeyName("_kombu.binding_permanent.{exchange}", "set", "kept", "all (kombu)", "those of them that do not expire"),
+    KeyName("_kombu.binding_deadlines", "sorted set", "kept", "all (kombu)", "exchanges by when they are swept, ms"),
+    KeyName("{process}.reply.celery.pidbox", "list", "emptied", "workers (Celery)", "answers to a control command"),
+)  # fmt: skip
+"""All of them; of entries that a key fits, the first is its own."""
+
+
+def find_key(prefix: str, key: str) -> KeyName | None:
+    """Return the entry that a key belongs to, None for a key that nobody has named."""
+    if not key.startswith(prefix):
+        return None
+    rest = key.removeprefix(prefix)
+    return next((each for each in KEYS if _expression(each.pattern).fullmatch(rest)), None)
+
+
+@cache
+def _expression(pattern: str) -> re.Pattern[str]:
+    parts = (re.escape(text) + (".+" if field is not None else "") for text, field, *_ in Formatter().parse(pattern))
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def queue_key(prefix: str, queue: str) -> str:
     """Return the Redis key of a queue's list: kombu puts its ``global_keyprefix`` before the queue's name."""
-    return key_prefix + queue
+    return prefix + queue
+
+
+def bell_key(prefix: str, queue: str) -> str:
+    """Return the list on which a worker with nothing to do waits for a queue (``BELL``)."""
+    return BELL.name(prefix, queue=queue)
+
+
+def unacked_key(prefix: str) -> str:
+    """Return the hash of messages in flight (``UNACKED``)."""
+    return UNACKED.name(prefix)
+
+
+def unacked_index_key(prefix: str) -> str:
+    """Return the sorted set of leases (``UNACKED_INDEX``)."""
+    return UNACKED_INDEX.name(prefix)
+
+
+def holder_key(prefix: str) -> str:
+    """Return the hash that says which queue a message in flight came from (``HOLDERS``)."""
+    return HOLDERS.name(prefix)
+
+
+def due_key(prefix: str) -> str:
+    """Return the sorted set of messages set aside (``DUE``)."""
+    return DUE.name(prefix)
+
+
+def due_messages_key(prefix: str) -> str:
+    """Return the hash of messages set aside (``DUE_MESSAGES``)."""
+    return DUE_MESSAGES.name(prefix)
+
+
+def lane_key(prefix: str, quota: str) -> str:
+    """Return the hash of a lane's shared state (``LANE``)."""
+    return LANE.name(prefix, quota=quota)
+
+
+def used_key(prefix: str, quota: str) -> str:
+    """Return the hash of what a lane's last minute used (``LANE_USED``)."""
+    return LANE_USED.name(prefix, quota=quota)
+
+
+def flight_key(prefix: str, quota: str) -> str:
+    """Return the sorted set of a lane's operations in flight (``LANE_FLIGHT``)."""
+    return LANE_FLIGHT.name(prefix, quota=quota)
+
+
+def signal_channel(prefix: str) -> str:
+    """Return the pub/sub channel on which workers hear that a lane has changed (``LANE_SIGNALS``)."""
+    return LANE_SIGNALS.name(prefix)
+
+
+def endpoints_key(prefix: str) -> str:
+    """Return the hash of endpoints (``ENDPOINTS``)."""
+    return ENDPOINTS.name(prefix)
+
+
+def endpoints_version_key(prefix: str) -> str:
+    """Return the key of the mark that changes with any endpoint (``ENDPOINTS_VERSION``)."""
+    return ENDPOINTS_VERSION.name(prefix)
+
+
+def endpoints_salt_key(prefix: str) -> str:
+    """Return the key of the registry's salt (``ENDPOINTS_SALT``)."""
+    return ENDPOINTS_SALT.name(prefix)
+
+
+def handed_back_key(prefix: str, task_id: str) -> str:
+    """Return the key of what a task had cost when it was handed back (``HANDED_BACK``)."""
+    return HANDED_BACK.name(prefix, task=task_id)
+
+
+def progress_key(prefix: str, task_id: str) -> str:
+    """Return the key of an embed task's progress (``PROGRESS``)."""
+    return PROGRESS.name(prefix, task=task_id)
+
+
+def image_key(prefix: str, task_id: str) -> str:
+    """Return the key of an image task's record (``IMAGE``)."""
+    return IMAGE.name(prefix, task=task_id)
+
+
+def stream_key(prefix: str, task_id: str) -> str:
+    """Return the key of a completion's stream (``STREAM``)."""
+    return STREAM.name(prefix, task=task_id)

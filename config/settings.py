@@ -18,6 +18,10 @@ from penstock.config.errors import ConfigurationError
 from penstock.config.redis import BROKER_SCHEMES, REDIS_SCHEMES, scheme_of
 
 PREFIX = "PENSTOCK_"
+#: Default of ``request_timeout_s``, and the most that it and an endpoint's ``timeout_s`` may be.
+REQUEST_TIMEOUT_S, LONGEST_REQUEST_S = 60.0, 86_400
+#: Default of ``heartbeat_s``, also of a connection to the broker that is made without our settings.
+HEARTBEAT_S = 4.0
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
@@ -77,9 +81,9 @@ class Settings(BaseSettings):
         5.0, gt=0, le=600, description="Seconds to wait for a connection to a broker or a service."
     )
     request_timeout_s: float = Field(
-        60.0,
+        REQUEST_TIMEOUT_S,
         gt=0,
-        le=86_400,
+        le=LONGEST_REQUEST_S,
         description="Seconds that one request to a service may take; an endpoint's timeout_s overrides it.",
     )
     result_expires_s: int = Field(86_400, ge=1, description="Seconds after which a stored result is dropped.")
@@ -91,7 +95,7 @@ class Settings(BaseSettings):
         "The same on all workers of a broker.",
     )
     heartbeat_s: float = Field(
-        4.0, gt=0, description="Seconds between two heartbeats of a message in flight: its lease is renewed."
+        HEARTBEAT_S, gt=0, description="Seconds between two heartbeats of a message in flight: its lease is renewed."
     )
     key_prefix: str = Field(
         "penstock:",

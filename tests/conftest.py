@@ -15,7 +15,7 @@ import pytest
 # ``support`` is found whatever the folder that pytest is started from.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from penstock.workers.runtime import forget_runtime
+from penstock.workers.runtime import close_runtime
 from support.stand_in import StandIn
 from support.valkey import ValkeyServer
 from support.waiting import wait_until as _wait_until
@@ -35,7 +35,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
         if name.lower() in {"http_proxy", "https_proxy", "all_proxy"}:
             monkeypatch.delenv(name)
-    forget_runtime()  # it keeps the settings that it was made with
+    close_runtime()  # it keeps the settings that it was made with
 
 
 @pytest.fixture

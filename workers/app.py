@@ -12,7 +12,7 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from penstock.config.celery import celery_settings
-from penstock.config.names import CHUNK_QUEUE, DEFAULT_QUEUE, INTERACTIVE, queue_name
+from penstock.config.names import CHUNK_QUEUE, CHUNK_TASK, DEFAULT_QUEUE, INTERACTIVE, LANE_TASKS, queue_name
 from penstock.config.settings import load_settings
 from penstock.workers import boot
 from penstock.workers.broker.transport import broker_url
@@ -20,7 +20,6 @@ from penstock.workers.embedded.broker import urls
 from penstock.workers.results import codec
 from penstock.workers.results.backend import backend_url
 
-_ENDPOINT_TASKS = frozenset({"penstock.embed", "penstock.complete", "penstock.generate_image"})
 _ENDPOINT_POSITION = 1
 
 
@@ -69,9 +68,9 @@ def route(
 
     Bulk work names its queue itself (``apply_async(queue=...)``), and so is not routed.
     """
-    if name == "penstock.chunk":
+    if name == CHUNK_TASK:
         return {"queue": CHUNK_QUEUE}
-    if name not in _ENDPOINT_TASKS:
+    if name not in LANE_TASKS:
         return None
     endpoint = (kwargs or {}).get("endpoint_id")
     if endpoint is None and args and len(args) > _ENDPOINT_POSITION:

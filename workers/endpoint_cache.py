@@ -1,41 +1,50 @@
-"""Which lanes there are: endpoints by id and their quotas, kept fresh from the registry, one a process."""
+"""The endpoints as this process knows them: by id, kept fresh from the registry, one cache a process.
+
+Whoever asks first after ``FRESH_S`` looks; what has changed is told to those who keep something of an endpoint.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 import redis
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.registry import Registry
 from penstock.config.errors import BrokerUnavailable, EndpointNotFound, PenstockError
-from penstock.config.settings import Settings, load_settings
+from penstock.config.settings import Settings
 from penstock.workers.lanes.limiter import unpark_changed
-from penstock.workers.lanes.window import forget_all
 
 logger = logging.getLogger(__name__)
 
 #: Seconds for which an answer is good; a changed endpoint is seen after at most this long.
-FRESH_S = 1.0
+FRESH_S = 0.5
 
 
-class Directory:
-    """Endpoints as this process knows them.
+class EndpointCache:
+    """Endpoints by id.
 
     Args:
-        client: a client for the Redis that holds the registry.
-        settings: for the key prefix and the secret key; read from the environment when None.
+        client: of the Redis that holds the registry.
+        settings: for the key prefix and the secret key.
+        on_change: is given all endpoints after each change of any of them.
     """
 
-    def __init__(self, client: redis.Redis, settings: Settings | None = None) -> None:
-        settings = settings or load_settings()
+    def __init__(
+        self,
+        client: redis.Redis,
+        settings: Settings,
+        on_change: Callable[[list[Endpoint]], None] = lambda endpoints: None,
+    ) -> None:
         self._registry = Registry(client, settings)
         self._client, self._prefix = client, settings.key_prefix
+        self._on_change = on_change
         self._endpoints: dict[str, Endpoint] = {}
         self._version: str | None = None
-        self._looked = float("-inf")
+        self._looked_at = float("-inf")
         self._lock = threading.Lock()
 
     def get(self, inference_id: str) -> Endpoint:
@@ -44,11 +53,7 @@ class Directory:
         Raises:
             EndpointNotFound: there is none of this id, by a look at the registry itself.
         """
-        self.refresh()
-        endpoint = self._endpoints.get(inference_id)
-        if endpoint is not None:
-            return endpoint
-        return self._registry.get(inference_id)
+        return self.find(inference_id) or self._registry.get(inference_id)
 
     def find(self, inference_id: str) -> Endpoint | None:
         """Return an endpoint, None when there is none that can be read."""
@@ -56,37 +61,49 @@ class Directory:
         return self._endpoints.get(inference_id)
 
     def all(self) -> list[Endpoint]:
-        """Every endpoint."""
+        """Return every endpoint."""
         self.refresh()
         return list(self._endpoints.values())
 
     @property
     def version(self) -> str | None:
-        """Changes whenever an endpoint does."""
+        """Changes whenever an endpoint does; None before the first look."""
         return self._version
 
     def refresh(self) -> None:
-        """Look at the registry if the last look is no longer fresh."""
-        if time.monotonic() - self._looked < FRESH_S:
+        """Look at the registry if the last look is no longer fresh: one cheap read while nothing has changed.
+
+        Raises:
+            redis.RedisError, OSError, BrokerUnavailable: nothing is known yet, and the registry cannot be reached.
+        """
+        if time.monotonic() - self._looked_at < FRESH_S:
             return
         with self._lock:
-            self._looked = time.monotonic()
+            if time.monotonic() - self._looked_at < FRESH_S:
+                return
+            self._looked_at = time.monotonic()
             try:
-                version = self._registry.version()
-                if version == self._version:
-                    return
-                self._endpoints = {endpoint.inference_id: endpoint for endpoint in self._registry.list()}
-            except EndpointNotFound:
-                return  # deleted between two reads; the next look is right
+                self._look()
             except (redis.RedisError, OSError, BrokerUnavailable) as exc:
                 if self._version is None:
+                    self._looked_at = float("-inf")
                     raise
                 logger.warning("endpoints cannot be looked up (%s): going on with those known", exc)
-                return
-            except PenstockError as exc:
-                logger.error("endpoints cannot be read: %s", exc)
-            self._version = version
-            for endpoint in self._endpoints.values():
-                unpark_changed(self._client, self._prefix, endpoint)
-            quotas = {endpoint.quota for endpoint in self._endpoints.values()}
-            forget_all(keep=quotas.__contains__)
+
+    def _look(self) -> None:
+        version = self._registry.version()
+        if version == self._version:
+            return
+        try:
+            self._endpoints = {endpoint.inference_id: endpoint for endpoint in self._registry.list()}
+        except EndpointNotFound:
+            return  # deleted between two reads; the next look is right
+        except BrokerUnavailable:
+            raise
+        except PenstockError as exc:
+            logger.error("endpoints cannot be read: %s", exc)
+        self._version = version
+        endpoints = list(self._endpoints.values())
+        for endpoint in endpoints:
+            unpark_changed(self._client, self._prefix, endpoint)
+        self._on_change(endpoints)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import celery
@@ -16,14 +16,16 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from penstock.config.errors import BrokerUnavailable
+from penstock.config.formats import MESSAGE, MESSAGE_HEADER
+from penstock.config.names import CHUNK_TASK, COMPLETE_TASK, EMBED_TASK, IMAGE_TASK
 from penstock.workers.pool.loop import identity, wait
 
 #: What the first argument of our tasks holds. Of these tasks no argument is ever shown, only how much there was.
 NOUNS = {
-    "penstock.embed": "text",
-    "penstock.complete": "message",
-    "penstock.generate_image": "prompt",
-    "penstock.chunk": "text",
+    EMBED_TASK: "text",
+    COMPLETE_TASK: "message",
+    IMAGE_TASK: "prompt",
+    CHUNK_TASK: "text",
 }
 _LONGEST_NAME = 100
 
@@ -31,7 +33,7 @@ _LONGEST_NAME = 100
 class Task(celery.Task):
     """A Celery task whose body may be ``async def``.
 
-    ``blocking`` tells the asyncio pool where the body runs: in a thread (the default of a synchronous one), or on the
+    ``blocking`` says to the asyncio pool where the body runs: in a thread (the default of a synchronous one), or on the
     loop, where it must neither compute for long nor sleep, but call ``wait(awaitable)``.
     """
 
@@ -72,6 +74,15 @@ class LaneTask(Task):
     abstract = True
     blocking = False
     resultrepr_maxsize = 200
+    Request = "penstock.workers.request:ShortRequest"
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Refuse, before anything is sent, a message that a newer version wrote.
+
+        Raises:
+            FormatTooNew: to the caller, as the task's own error.
+        """
+        MESSAGE.check(self.request.get(MESSAGE_HEADER), f"{self.name} {task_id}")
 
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """Send the task, as Celery does.
@@ -92,21 +103,29 @@ class LaneTask(Task):
 
 
 class ShortReprs(AMQP):
-    """Messages whose ``argsrepr``, shown in logs, events and Flower, says how much is in them and not what."""
+    """Messages of our tasks: they carry their format, and their ``argsrepr`` says how much is in them and not what.
+
+    The ``argsrepr`` is what logs, events and Flower show.
+    """
 
     def as_task_v2(
         self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
     ) -> Any:
         """Build a message, as Celery does."""
-        if name in NOUNS:
-            if options.get("argsrepr") is None:
-                options["argsrepr"] = describe(name, args or (), kwargs or {})
-            options["kwargsrepr"] = "{}"
-        return super().as_task_v2(task_id, name, args, kwargs, *rest, **options)
+        if name not in NOUNS:
+            return super().as_task_v2(task_id, name, args, kwargs, *rest, **options)
+        if options.get("argsrepr") is None:
+            options["argsrepr"] = describe(name, args, kwargs)
+        options["kwargsrepr"] = "{}"
+        message = super().as_task_v2(task_id, name, args, kwargs, *rest, **options)
+        message.headers[MESSAGE_HEADER] = MESSAGE.number
+        return message
 
 
-def describe(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    """Return what may be shown of a task's arguments: ``(docs-embeddings, 128 texts)``."""
+def describe(name: str, args: Any, kwargs: Any) -> str:
+    """Return what may be shown of a task's arguments, whatever they are: ``(docs-embeddings, 128 texts)``."""
+    args = args if isinstance(args, list | tuple) else ()
+    kwargs = kwargs if isinstance(kwargs, Mapping) else {}
     values = list(kwargs.values())
     given = args[0] if args else (values[0] if values else None)
     endpoint = args[1] if len(args) > 1 else kwargs.get("endpoint_id")

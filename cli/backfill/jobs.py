@@ -51,6 +51,8 @@ def show(
       penstock jobs show vectors/ --json
     """
     job = _find(name)
+    if job.state == "newer":
+        job = read_job(job.out)  # says which format it is, and what to do
     if as_json:
         output.print_json(_as_dictionary(job))
         return

@@ -50,16 +50,16 @@ def command(
 
 
 def _progress() -> Callable[[Forecast], None]:
-    """Return a watcher that tells every few seconds how far the reading is, on stderr."""
+    """Return a watcher that says every few seconds how far the reading is, on stderr."""
     shown = time.monotonic()
 
-    def tell(sums: Forecast) -> None:
+    def show(sums: Forecast) -> None:
         nonlocal shown
         if time.monotonic() - shown > 3:
             shown = time.monotonic()
             output.note(f"{sums.documents:,} documents, {sums.chunks:,} chunks read")
 
-    return tell
+    return show
 
 
 def _rows(sums: Forecast) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ import typer
 from penstock.cli import output
 from penstock.cli.backfill.view import shown, summary
 from penstock.config.endpoints.registry import Registry
-from penstock.config.names import BULK, queue_name
+from penstock.config.names import BULK, LOGS, queue_name
 from penstock.config.redis import connect, is_redis, state_url
 from penstock.config.settings import Settings, load_settings
 from penstock.tasks.backfill.dispatch.pending import PendingMessages, UnknownMessages
@@ -105,7 +105,7 @@ def _run_context(job: BackfillJob, settings: Settings, urls: Urls, processes: in
         PendingMessages(connect(urls.broker), settings, queue) if redis_broker else UnknownMessages(),
         settings,
         _starting(own, settings),
-        f"The workers do not answer; see their logs in {settings.home / 'logs'}."
+        f"The workers do not answer; see their logs in {settings.home / LOGS}."
         if own
         else "No worker answers. Start one on the same broker: penstock worker",
     )

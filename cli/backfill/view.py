@@ -14,11 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from penstock.cli.output import LANE_STYLES
 from penstock.tasks.backfill.progress import Snapshot, Watch
 
 LINE_S = 10.0
 RATE_S = 15.0
-LANE_STYLES = {"open": "green", "cooling": "yellow", "probing": "yellow", "paused": "magenta", "parked": "bold red"}
 
 
 class Pace:
@@ -64,7 +64,7 @@ def shown(console: Console, title: str) -> Iterator[Watch]:
     """Show a run inside the block; yields what is to be called with each snapshot.
 
     Args:
-        console: where; a terminal gets bars, anything else a line every ten seconds and at each piece of news.
+        console: where; a terminal gets bars, anything else a line every ten seconds and whenever something changes.
         title: the first line.
     """
     if not console.is_terminal:
@@ -130,7 +130,7 @@ def _facts(now: Snapshot, pace: Pace, left: float | None) -> Text:
 
 
 class _Lines:
-    """A line every ten seconds, and at once when there is news; made for logs."""
+    """A line every ten seconds, and at once when something changes; made for logs."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console, self._pace = console, Pace()

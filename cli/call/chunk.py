@@ -42,7 +42,7 @@ def command(
 
 
 def _find(inference_id: str) -> Endpoint:
-    """Look the endpoint up. Its key is not needed, so its secrets stay sealed."""
+    """Look the endpoint up. Its key is not needed, so its secrets stay encrypted."""
     from penstock.workers.embedded.broker import broker
 
     settings = load_settings()

@@ -14,6 +14,7 @@ from penstock.cli.call.task_client import PATIENCE_S, TaskClient, read_settings,
 from penstock.cli.options import AsJson, InferenceId, VendorSettings
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import CutStream, InputInvalid
+from penstock.config.names import COMPLETE_TASK
 from penstock.workers.results.types import CompleteResult
 
 
@@ -44,7 +45,7 @@ def command(
     with task_client(inference_id, (TaskType.COMPLETION, TaskType.CHAT_COMPLETION)) as found:
         streams = found.endpoint.task_type is TaskType.CHAT_COMPLETION if stream is None else stream
         streams = streams and not as_json
-        result = found.send("complete", given, stream=streams, **overrides)
+        result = found.send(COMPLETE_TASK, given, stream=streams, **overrides)
         if streams:
             _print_stream(found, result)
         else:

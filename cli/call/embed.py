@@ -11,6 +11,7 @@ from penstock.cli.call.task_client import read_text, task_client
 from penstock.cli.options import InferenceId
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import InputInvalid
+from penstock.config.names import EMBED_TASK
 from penstock.workers.lanes.tokens import byte_length
 from penstock.workers.results.types import EmbedResult
 
@@ -38,7 +39,7 @@ def command(
     with task_client(inference_id, (TaskType.TEXT_EMBEDDING,)) as found:
         overrides = {"input_type": input_type} if input_type else {}
         with output.err.status("embedding ..."):
-            result: EmbedResult = found.wait(found.send("embed", texts, **overrides))
+            result: EmbedResult = found.wait(found.send(EMBED_TASK, texts, **overrides))
     if as_json:
         output.print_json(_document(result))
     else:

@@ -18,6 +18,9 @@ from penstock.cli.call.task_client import read_settings, read_text, task_client
 from penstock.cli.options import AsJson, InferenceId, VendorSettings
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType, load_service
+from penstock.config.names import IMAGE_TASK
+from penstock.config.settings import load_settings
+from penstock.tasks.images.task import DEADLINE_S
 from penstock.workers.results.types import ImageResult
 
 
@@ -31,7 +34,9 @@ def command(
     ] = None,
     n: Annotated[int | None, typer.Option("-n", "--n", min=1, help="Number of images.")] = None,
     size: Annotated[str | None, typer.Option(help="Their size, such as 512x512.")] = None,
-    deadline: Annotated[float, typer.Option(min=1, help="Seconds after the submit at which it is given up.")] = 600.0,
+    deadline: Annotated[
+        float, typer.Option(min=1, help="Seconds after the submit at which it is given up.")
+    ] = DEADLINE_S,
     settings: VendorSettings = None,
     as_json: AsJson = False,
 ) -> None:
@@ -40,7 +45,7 @@ def command(
     overrides = read_settings(settings or [])
     with task_client(inference_id, (TaskType.IMAGE_GENERATION,)) as found:
         where = _where(out)
-        task = found.send("generate_image", text, n=n, size=size, deadline_s=deadline, **overrides)
+        task = found.send(IMAGE_TASK, text, n=n, size=size, deadline_s=deadline, **overrides)
         with _progress(task) as tick:
             result: ImageResult = found.wait(task, tick)
         if where is not None:
@@ -54,22 +59,23 @@ def command(
 
 
 def _where(out: str | None) -> Any:
-    """Return where files go; a wrong place is told before anything is paid for."""
+    """Return where files go; a wrong place is refused before anything is paid for."""
     from penstock.tasks.images.store import store
 
     return None if out is None else store(out)
 
 
 async def _keep(result: ImageResult, where: Any, name: str, endpoint: Endpoint, prompt: str) -> ImageResult:
-    from penstock.tasks.images.store import keep_all
-    from penstock.tasks.request.http import close_client
+    from penstock.tasks.images.store import Downloader, keep_all
+    from penstock.tasks.request.http import HttpClient
     from penstock.tasks.services.base import ImageCall
 
     own = load_service(endpoint.service).image_request(endpoint, ImageCall(prompt)).url
+    http = HttpClient(load_settings().connect_timeout_s)
     try:
-        return await keep_all(result, where, name, own, endpoint.timeout_s)
+        return await keep_all(result, where, name, Downloader(http, own, endpoint.timeout_s))
     finally:
-        await close_client()
+        await http.aclose()
 
 
 @contextlib.contextmanager

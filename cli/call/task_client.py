@@ -21,6 +21,7 @@ from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.registry import Registry
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import InputInvalid, PenstockError, WrongTaskType
+from penstock.config.names import LOGS
 from penstock.config.redis import connect, state_url
 from penstock.config.settings import Settings, load_settings
 from penstock.workers.embedded.broker import broker
@@ -44,8 +45,8 @@ class TaskClient:
         self._asked = False
 
     def send(self, name: str, given: Any, **kwargs: Any) -> AsyncResult:
-        """Send a task of ours to the endpoint's lane."""
-        return self._app.send_task(f"penstock.{name}", args=(given, self.endpoint.inference_id), kwargs=kwargs)
+        """Send a task, by its name, to the endpoint's lane."""
+        return self._app.send_task(name, args=(given, self.endpoint.inference_id), kwargs=kwargs)
 
     def wait(self, result: AsyncResult, tick: Callable[[], object] = lambda: None) -> Any:
         """Return a task's result; ``tick`` is called now and then.
@@ -68,9 +69,7 @@ class TaskClient:
             WorkersFailed: our own worker crashes each time.
         """
         if self._group is not None and self._group.crash_looping:
-            raise WorkersFailed(
-                f"the worker crashes each time it starts; its logs are in {self.settings.home / 'logs'}"
-            )
+            raise WorkersFailed(f"the worker crashes each time it starts; its logs are in {self.settings.home / LOGS}")
         if self._group is None and not self._asked and waited_s > PATIENCE_S:
             self._asked = True
             if not self._app.control.ping(timeout=1.0):

@@ -1,4 +1,4 @@
-"""The demo's stage: a home of its own, whatever the environment says, with a broker, a stand-in endpoint and workers.
+"""The demo's environment: a home of its own, whatever variables are set; a broker, a stand-in endpoint, workers.
 
 All of it ends with the demo.
 """

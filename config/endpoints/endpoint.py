@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.config.endpoints.services import Caps, TaskType
+from penstock.config.settings import REQUEST_TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Endpoint:
     chunking_settings: Mapping[str, Any] | None = None
     rate_limit: RateLimit = RateLimit()
     caps: Caps = Caps()
-    timeout_s: float = 60.0
+    timeout_s: float = REQUEST_TIMEOUT_S
     quota: str = ""
     version: int = 0
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)

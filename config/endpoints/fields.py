@@ -182,7 +182,7 @@ def _map(setting: Setting, value: Any, scope: str, mask: Mask) -> Checked:
 
 
 def _headers_fault(headers: Mapping[str, Any]) -> str | None:
-    """HTTP's rules for names and values (RFC 9110, sections 5.1 and 5.5), told now and not when a client meets them."""
+    """HTTP's rules for names and values (RFC 9110, sections 5.1 and 5.5), checked before a client meets them."""
     if not all(_HEADER_NAME.fullmatch(name) for name in headers):
         return "a name of a header has letters, digits and hyphens only"
     texts = [str(value) if is_number(value) else value for value in headers.values()]

@@ -1,4 +1,4 @@
-"""An endpoint as it is stored in Redis and as GET shows it: secrets are sealed in the one, absent from the other."""
+"""An endpoint as it is stored in Redis and as GET shows it: secrets are encrypted in the one, absent from the other."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from penstock.config.endpoints.secrets import EncryptedSecrets, SecretBox
 from penstock.config.endpoints.services import TaskType
 from penstock.config.endpoints.validation import EndpointLimits, assemble, load_spec
 from penstock.config.errors import ConfigurationError
+from penstock.config.formats import ENDPOINT_RECORD, FIELD
 from penstock.config.settings import Settings
 
-# Task settings that hold a secret (a gateway's header, the key of a data source) are sealed whole, beside the secrets.
+# Task settings that hold a secret (a gateway's header, a data source's key) are encrypted whole, beside the secrets.
 _ENCRYPTED_TASK_SETTINGS = "task_settings:"
+_ENCRYPTED = "encrypted"
 
 
 def to_record(endpoint: Endpoint, given: Mapping[str, Any], box: SecretBox) -> dict[str, Any]:
@@ -27,10 +29,11 @@ def to_record(endpoint: Endpoint, given: Mapping[str, Any], box: SecretBox) -> d
     Args:
         endpoint: validated, with its quota and version.
         given: the body's ``service_settings``: limits that the user did not give go on following the defaults.
-        box: seals the secrets, and the task settings when something in them is likely to be secret.
+        box: encrypts the secrets, and the task settings when something in them is likely to be secret.
     """
     plain = masked(dict(endpoint.task_settings))
     record: dict[str, Any] = {
+        FIELD: ENDPOINT_RECORD.number,
         "task_type": str(endpoint.task_type),
         "service": endpoint.service,
         "service_settings": dict(endpoint.service_settings),
@@ -43,24 +46,25 @@ def to_record(endpoint: Endpoint, given: Mapping[str, Any], box: SecretBox) -> d
         "chunking_settings": endpoint.chunking_settings,
         "quota": endpoint.quota,
         "version": endpoint.version,
-        "sealed": None,
+        _ENCRYPTED: None,
     }
     values: dict[str, Any] = dict(endpoint.secrets)
     if plain != endpoint.task_settings:
         values[_ENCRYPTED_TASK_SETTINGS] = dict(endpoint.task_settings)
     if values:
-        record["sealed"] = box.seal(values, _bound_to(endpoint.inference_id, record))
+        record[_ENCRYPTED] = box.encrypt(values, _bound_to(endpoint.inference_id, record))
     return record
 
 
 def from_record(inference_id: str, record: str, box: SecretBox, settings: Settings) -> Endpoint:
-    """Return the endpoint of a stored record; its secrets are opened when they are first read.
+    """Return the endpoint of a stored record; its secrets are decrypted when they are first read.
 
     Raises:
+        FormatTooNew: a newer version wrote the record.
         ConfigurationError: the record is damaged, or of a service that this version does not know.
     """
     try:
-        fields = json.loads(record)
+        fields = upgraded(inference_id, json.loads(record))
         if fields["service"] not in services.SERVICES:
             raise ConfigurationError(
                 f"endpoint [{inference_id}] is of the service [{fields['service']}], which this version of Penstock "
@@ -74,11 +78,23 @@ def from_record(inference_id: str, record: str, box: SecretBox, settings: Settin
         ) from exc
 
 
-def with_opened_secrets(endpoint: Endpoint) -> Endpoint:
-    """Return the endpoint with its secrets opened, those among its task settings too.
+def upgraded(inference_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's fields as this version writes them, whatever format they were stored in.
 
     Raises:
-        ConfigurationError: they were sealed with another key.
+        FormatTooNew: a newer version wrote them.
+    """
+    fields = dict(fields)
+    if ENDPOINT_RECORD.check(fields.get(FIELD), inference_id) < 2:
+        fields[_ENCRYPTED] = fields.pop("sealed")
+    return fields
+
+
+def with_opened_secrets(endpoint: Endpoint) -> Endpoint:
+    """Return the endpoint with its secrets decrypted, those among its task settings too.
+
+    Raises:
+        ConfigurationError: they were encrypted with another key.
     """
     opened: dict[str, Any] = dict(endpoint.secrets)
     task_settings = opened.pop(_ENCRYPTED_TASK_SETTINGS, endpoint.task_settings)
@@ -101,9 +117,9 @@ def shown(endpoint: Endpoint, settings: Settings) -> dict[str, Any]:
 
 def _read(inference_id: str, fields: Mapping[str, Any], box: SecretBox, settings: Settings) -> Endpoint:
     encrypted: Mapping[str, str] = {}
-    if fields["sealed"]:
+    if fields[_ENCRYPTED]:
         bound_to = _bound_to(inference_id, fields)
-        encrypted = EncryptedSecrets(box, fields["sealed"], bound_to, f"endpoint [{inference_id}]")
+        encrypted = EncryptedSecrets(box, fields[_ENCRYPTED], bound_to, f"endpoint [{inference_id}]")
     plain = Endpoint(
         inference_id,
         TaskType(fields["task_type"]),

@@ -1,10 +1,7 @@
 """The endpoints that this deployment knows: those put into Redis, and those of the read-only file.
 
-Keys, all under ``Settings.key_prefix``::
-
-    endpoints           hash: inference_id -> JSON record; secrets only as a Fernet token
-    endpoints:version   changes with every put and delete
-    endpoints:salt      random bytes under which accounts are hashed to the names of quotas
+Its keys are ``ENDPOINTS``, ``ENDPOINTS_VERSION`` and ``ENDPOINTS_SALT`` of ``penstock.config.names``; secrets stand
+there only as Fernet tokens.
 """
 
 from __future__ import annotations
@@ -26,6 +23,8 @@ from penstock.config.endpoints.records import from_record, shown, to_record, wit
 from penstock.config.endpoints.secrets import SecretBox
 from penstock.config.endpoints.validation import load_spec, validate_endpoint
 from penstock.config.errors import ConfigurationError, EndpointInvalid, EndpointNotFound
+from penstock.config.formats import ENDPOINT_RECORD, FIELD
+from penstock.config.names import endpoints_key, endpoints_salt_key, endpoints_version_key
 from penstock.config.redis import hide_password, translated
 from penstock.config.settings import Settings
 
@@ -42,7 +41,8 @@ class Registry:
         self._client, self._settings = client, settings
         self._box = SecretBox(settings)
         self._file = EndpointsFile(settings)
-        self._key = f"{settings.key_prefix}endpoints"
+        self._key = endpoints_key(settings.key_prefix)
+        self._version_key = endpoints_version_key(settings.key_prefix)
         self._salt: bytes | None = None
         self._cached: tuple[str, dict[str, Endpoint]] = ("", {})
 
@@ -50,7 +50,7 @@ class Registry:
         """Validate and store an endpoint.
 
         An id that exists is replaced. Elasticsearch refuses ("Inference endpoint [x] already exists"), since indices
-        may lean on it; here a put is how a key is renewed or a limit changed, and ``version`` tells the lanes. Only
+        may lean on it; here a put is how a key is renewed or a limit changed, and the lanes see it by ``version``. Only
         another task type under the same id is refused: messages of the old kind may be waiting.
 
         Args:
@@ -60,6 +60,7 @@ class Registry:
 
         Raises:
             EndpointInvalid: the body breaks the rules; with every fault.
+            FormatTooNew: a newer version stored the endpoint that this would replace.
             ConfigurationError: the id belongs to the read-only file, or to an endpoint of another task type.
             BrokerUnavailable: Redis cannot be reached.
         """
@@ -72,11 +73,11 @@ class Registry:
         return endpoint
 
     def get(self, inference_id: str) -> Endpoint:
-        """Return an endpoint with its secrets opened. One cheap read while nothing has changed.
+        """Return an endpoint with its secrets decrypted. One cheap read while nothing has changed.
 
         Raises:
             EndpointNotFound: no endpoint has this id.
-            ConfigurationError: its secrets were sealed with another key; the message names PENSTOCK_SECRET_KEY.
+            ConfigurationError: its secrets were encrypted with another key; the message names PENSTOCK_SECRET_KEY.
             BrokerUnavailable: Redis cannot be reached.
         """
         with translated(self._url):
@@ -90,12 +91,12 @@ class Registry:
             return cache[inference_id]
 
     def find(self, inference_id: str) -> Endpoint:
-        """Return an endpoint as ``list`` does: its secrets are opened when they are read. Errors as for ``get``."""
+        """Return an endpoint as ``list`` does: its secrets are decrypted when they are read. Errors as for ``get``."""
         with translated(self._url):
             return self._find(inference_id)
 
     def list(self) -> list[Endpoint]:
-        """Return all endpoints by id. Secrets are opened when they are read: the list needs no key."""
+        """Return all endpoints by id. Secrets are decrypted when they are read: the list needs no key."""
         with translated(self._url):
             stored = cast("dict[Any, Any]", self._client.hgetall(self._key))
             endpoints = {_text(name): self._built(_text(name), _text(record)) for name, record in stored.items()}
@@ -113,7 +114,7 @@ class Registry:
         with translated(self._url):
             with self._client.pipeline(transaction=True) as pipe:
                 pipe.hdel(self._key, inference_id)
-                pipe.set(f"{self._key}:version", self._mark())
+                pipe.set(self._version_key, self._mark())
                 removed = pipe.execute()[0]
             if not removed:
                 raise self._not_found(inference_id)
@@ -121,7 +122,7 @@ class Registry:
     def version(self) -> str:
         """Return a mark that changes whenever any endpoint changes, those of the file included: one GET and a stat."""
         with translated(self._url):
-            mark = self._client.get(f"{self._key}:version")
+            mark = self._client.get(self._version_key)
         return f"{_text(mark) if mark else '0'}.{self._file.read().mark}"
 
     def shown(self, endpoint: Endpoint) -> dict[str, Any]:
@@ -175,6 +176,7 @@ class Registry:
         record = self._client.hget(self._key, endpoint.inference_id)
         try:
             old = json.loads(_text(record)) if record is not None else {}
+            ENDPOINT_RECORD.check(old.get(FIELD), endpoint.inference_id)
             task_type, version = old.get("task_type", endpoint.task_type), int(old.get("version", 0))
         except (ValueError, AttributeError, TypeError):
             return 0
@@ -190,7 +192,7 @@ class Registry:
     def _write(self, inference_id: str, record: Mapping[str, Any]) -> None:
         with self._client.pipeline(transaction=True) as pipe:
             pipe.hset(self._key, inference_id, json.dumps(record))
-            pipe.set(f"{self._key}:version", self._mark())
+            pipe.set(self._version_key, self._mark())
             pipe.execute()
 
     def _quota(self, endpoint: Endpoint) -> str:
@@ -202,7 +204,7 @@ class Registry:
 
     def _account_salt(self) -> bytes:
         if self._salt is None:
-            key = f"{self._key}:salt"
+            key = endpoints_salt_key(self._settings.key_prefix)
             self._client.set(key, random.token_hex(32), nx=True)
             self._salt = _text(self._client.get(key)).encode()
         return self._salt

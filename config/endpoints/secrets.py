@@ -1,4 +1,4 @@
-"""Sealing the endpoints' secrets: encrypted and authenticated at rest (Fernet), opened only to build a request.
+"""The endpoints' secrets: encrypted and authenticated at rest (Fernet), decrypted only to build a request.
 
 The key comes from ``PENSTOCK_SECRET_KEY``, or from the file ``secret.key`` under ``PENSTOCK_HOME`` (mode 0600, made on
 first use). The variable takes any string of 16 characters or more, a Fernet key among others: it is stretched with
@@ -30,7 +30,7 @@ _KEY_BYTES = 32
 
 
 class SecretBox:
-    """Seals and opens secrets with this host's key, which is read when it is first needed.
+    """Encrypts and decrypts secrets with this host's key, which is read when it is first needed.
 
     Args:
         settings: for ``secret_key`` and ``home``.
@@ -42,34 +42,34 @@ class SecretBox:
     def __repr__(self) -> str:
         return f"SecretBox({self._source})"
 
-    def seal(self, values: Mapping[str, Any], bound_to: str) -> str:
+    def encrypt(self, values: Mapping[str, Any], bound_to: str) -> str:
         """Return a token that holds ``values``.
 
         Args:
             values: what JSON can hold.
-            bound_to: a text without which the token cannot be opened, so that nobody who can write to the broker
+            bound_to: a text without which the token cannot be decrypted, so that nobody who can write to the broker
                 sends a key to another address.
         """
         payload = json.dumps({"values": dict(values), "bound_to": _digest(bound_to)})
         return self._fernet.encrypt(payload.encode()).decode("ascii")
 
-    def open(self, token: str, bound_to: str, what: str) -> dict[str, Any]:
+    def decrypt(self, token: str, bound_to: str, what: str) -> dict[str, Any]:
         """Return what a token holds.
 
         Args:
-            token: from ``seal``.
-            bound_to: the text that it was sealed with.
+            token: from ``encrypt``.
+            bound_to: the text that it was encrypted with.
             what: names the thing in errors, such as ``endpoint [docs]``.
 
         Raises:
-            ConfigurationError: the token was sealed with another key, or ``bound_to`` has changed since.
+            ConfigurationError: the token was encrypted with another key, or ``bound_to`` has changed since.
         """
         try:
             payload = json.loads(self._fernet.decrypt(token.encode()))
         except (InvalidToken, ValueError):
             raise ConfigurationError(
-                f"the secrets of {what} were sealed with another key than {self._source}: set PENSTOCK_SECRET_KEY to "
-                "the one that they were sealed with (the same on every host), or put the endpoint again"
+                f"the secrets of {what} were encrypted with another key than {self._source}: set PENSTOCK_SECRET_KEY "
+                "to the one that they were encrypted with (the same on every host), or put the endpoint again"
             ) from None
         if payload["bound_to"] != _digest(bound_to):
             raise ConfigurationError(
@@ -92,26 +92,26 @@ class SecretBox:
 
 
 class EncryptedSecrets(Mapping[str, str]):
-    """Secrets that are opened when they are first read: listing endpoints needs no key."""
+    """Secrets that are decrypted when they are first read: listing endpoints needs no key."""
 
     def __init__(self, box: SecretBox, token: str, bound_to: str, what: str) -> None:
         self._box, self._token, self._bound_to, self._what = box, token, bound_to, what
 
     def __repr__(self) -> str:
-        return f"SealedSecrets({self._what})"
+        return f"EncryptedSecrets({self._what})"
 
     def __getitem__(self, name: str) -> str:
-        return self._opened[name]
+        return self._decrypted[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._opened)
+        return iter(self._decrypted)
 
     def __len__(self) -> int:
-        return len(self._opened)
+        return len(self._decrypted)
 
     @cached_property
-    def _opened(self) -> dict[str, str]:
-        return self._box.open(self._token, self._bound_to, self._what)
+    def _decrypted(self) -> dict[str, str]:
+        return self._box.decrypt(self._token, self._bound_to, self._what)
 
 
 @lru_cache(maxsize=8)

@@ -1,7 +1,7 @@
 """What a service declares about its endpoints, and the table of services.
 
-A service is one file under ``penstock.tasks.services`` with a ``SERVICE`` object: its settings (this module's types,
-read by the validation of endpoints) and its wire formats. It is named here by string, so that imports still
+A service is one file or folder under ``penstock.tasks.services`` with a ``SERVICE`` object: its settings (this module's
+types, read by the validation of endpoints) and its wire formats. It is named here by string, so that imports still
 point downwards; adding a service is its file, one line in ``SERVICES`` and its tests.
 """
 
@@ -92,7 +92,6 @@ class ServiceSpec:
             quota. It sees the secrets; the registry keeps only a keyed hash of the answer.
         check: further rules; returns messages, an empty list when all is well. Arguments: task type,
             service settings, task settings.
-        default_similarity: Elasticsearch's default for embeddings, shown by GET.
     """
 
     name: str

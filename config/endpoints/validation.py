@@ -21,7 +21,7 @@ from penstock.config.endpoints.fields import check, is_number, missing, wrong_ty
 from penstock.config.endpoints.masking import Mask, MaskedMap, holds_mask, secret_name, texts_in
 from penstock.config.endpoints.services import ServiceSpec, Setting, TaskSpec, TaskType
 from penstock.config.errors import ConfigurationError, EndpointInvalid
-from penstock.config.settings import Settings
+from penstock.config.settings import LONGEST_REQUEST_S, Settings
 
 SERVICE, TASK, CHUNKING = "service_settings", "task_settings", "chunking_settings"
 LONGEST_ID = 200  # with the queue's prefix and class it fits AMQP's 255 bytes
@@ -29,7 +29,7 @@ LONGEST_ID = 200  # with the queue's prefix and class it fits AMQP's 255 bytes
 CHUNKED = frozenset({TaskType.TEXT_EMBEDDING})
 
 MAX_INPUTS = Setting("max_inputs_per_request", "integer", minimum=1)
-TIMEOUT = Setting("timeout_s", "number", maximum=86_400)
+TIMEOUT = Setting("timeout_s", "number", maximum=LONGEST_REQUEST_S)
 RATES = ("requests_per_minute", "tokens_per_minute")
 
 _ID = re.compile(r"[a-z0-9](?:[a-z0-9_.-]*[a-z0-9])?")

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it. Plain data; how it is shown is the watcher's business."""
+"""What a run shows to whoever watches it. Plain data; how it is shown is the watcher's business."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Snapshot:
         outstanding: batches sent and not done; ``waiting`` of them still in the queue (of all jobs).
         lane: the lane's state: ``open``, ``cooling``, ``paused``, ``parked`` or ``probing``.
         quota_use: share of the quota used over the last minute, by all who use it; None for a lane without limits.
-        note: something to tell the user now, "" for nothing.
+        note: something that the user should know now, "" for nothing.
         resumed: whether an earlier run had begun the job.
     """
 

@@ -26,14 +26,14 @@ from penstock.tasks.backfill.dispatch.publisher import BatchPublisher, NotSent
 from penstock.tasks.backfill.dispatch.results import Results, TaskAnswer
 from penstock.tasks.backfill.dispatch.settle import Meaning, settle
 from penstock.tasks.backfill.dispatch.window import window_of
-from penstock.tasks.backfill.ledger.folder import OutputFolder, open_folder
+from penstock.tasks.backfill.ledger.folder import HIDDEN, OutputFolder, open_folder
 from penstock.tasks.backfill.ledger.jobs import remember
-from penstock.tasks.backfill.plan.batch import Batch, Plan
+from penstock.tasks.backfill.plan.batch import DIGEST_BYTES, Batch, Plan
 from penstock.tasks.backfill.plan.chunker import Chunker
 from penstock.tasks.backfill.plan.feed import Feed
 from penstock.tasks.backfill.plan.job import BackfillJob
 from penstock.tasks.backfill.plan.planner import Planner, place_of
-from penstock.tasks.backfill.plan.seen import DEFAULT_TEXTS, DIGEST_BYTES, Seen
+from penstock.tasks.backfill.plan.seen import DEFAULT_TEXTS, Seen
 from penstock.tasks.backfill.progress import Snapshot, Watch, quota_use
 from penstock.tasks.backfill.sources import Row
 from penstock.tasks.backfill.targets.parquet import check
@@ -67,7 +67,7 @@ class RunContext:
         seeker: finds messages at the broker.
         settings: ours.
         workers: gives workers for the time of the run; by default none, for they run elsewhere.
-        no_workers: what to tell the user when no worker answers.
+        no_workers: what to show the user when no worker answers.
     """
 
     app: Celery
@@ -99,7 +99,7 @@ def run_backfill(job: BackfillJob, context: RunContext, watch: Watch = lambda sn
 
     Args:
         job: what to do.
-        around: broker, results, settings.
+        context: broker, results, settings.
         watch: is called some ten times a second with how things stand.
 
     Raises:
@@ -120,7 +120,7 @@ def run_backfill(job: BackfillJob, context: RunContext, watch: Watch = lambda sn
             report = _with_workers(_Run(job, context, folder, watch), context)
             return RunResult(report, False, ledger.repeated_ids)
     except _EmptyCorpus:
-        shutil.rmtree(job.out if fresh else job.out / ".penstock")
+        shutil.rmtree(job.out if fresh else job.out / HIDDEN)
         raise
 
 
@@ -267,7 +267,7 @@ class _Run:
         self._refused = (since, words or f"{type(exc).__name__}: {exc}")
         if time.monotonic() - since > WORKER_PATIENCE_S:
             raise JobError(
-                f"a worker cannot do the job: {self._refused[1]}. Mend that and run the same command again; it goes on "
+                f"a worker cannot do the job: {self._refused[1]}. Fix that and run the same command again; it goes on "
                 "where it was"
             ) from exc
 
@@ -359,7 +359,7 @@ class _Run:
 
     @contextmanager
     def _interrupts(self) -> Iterator[None]:
-        """Take Ctrl-C and SIGTERM as a wish to stop in order; the second one stops at once."""
+        """Take Ctrl-C and SIGTERM as a request to stop in order; the second one stops at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -382,6 +382,6 @@ def _readable(rows: Iterator[Row], name: str) -> Iterator[Row]:
         yield from rows
     except OSError as exc:
         raise JobError(
-            f"{name} cannot be read any further: {exc.strerror or exc}. Mend that and run the same command again; it "
+            f"{name} cannot be read any further: {exc.strerror or exc}. Fix that and run the same command again; it "
             "goes on where it was"
         ) from exc

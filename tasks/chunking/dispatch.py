@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.config.endpoints.chunking import DEFAULT
-from penstock.tasks.chunking.parameters import ChunkingInvalid, check_text
+from penstock.tasks.chunking.parameters import ChunkingInvalid, no_text
 from penstock.tasks.chunking.recursive import recursive_chunks
 from penstock.tasks.chunking.sentence import sentence_chunks
 from penstock.tasks.chunking.separators import SEPARATOR_GROUPS
@@ -30,7 +30,8 @@ def chunk_text(text: str, chunking_settings: Mapping[str, Any] | None = None) ->
         ChunkingInvalid: a setting is missing or cannot be used; the message names it.
         InputInvalid: the text is no string.
     """
-    check_text(text)
+    if not isinstance(text, str):
+        raise no_text(text)
     settings = chunking_settings or DEFAULT
     strategy = str(_required(settings, "strategy")).strip().lower()
     if strategy == "none":

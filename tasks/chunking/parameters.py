@@ -14,10 +14,9 @@ class ChunkingInvalid(InputInvalid, ValueError):
     code = "chunking_invalid"
 
 
-def check_text(text: object) -> None:
-    """Raise ``InputInvalid`` unless ``text`` is a string."""
-    if not isinstance(text, str):
-        raise InputInvalid(f"text must be a string, not {type(text).__name__}: chunk one text per call")
+def no_text(given: object) -> InputInvalid:
+    """Return the error for what was given in place of a text."""
+    return InputInvalid(f"text must be a string, not {type(given).__name__}: chunk one text per call")
 
 
 def check_size(max_chunk_size: int) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from penstock.tasks.chunking.boundaries.word_count import WordCounter, count_words
-from penstock.tasks.chunking.parameters import check_size, check_text
+from penstock.tasks.chunking.parameters import check_size, no_text
 from penstock.tasks.chunking.sentence import sentence_chunks
 from penstock.tasks.chunking.separators import compile_separators
 
@@ -48,7 +48,8 @@ def recursive_chunks(text: str, max_chunk_size: int, separators: Sequence[str]) 
             is less than 1.
         InputInvalid: the text is no string.
     """
-    check_text(text)
+    if not isinstance(text, str):
+        raise no_text(text)
     check_size(max_chunk_size)
     patterns = compile_separators(separators)
     spans = [_Span(0, len(text), count_words(text))]

@@ -12,7 +12,7 @@ import numpy as np
 
 from penstock.tasks.chunking.boundaries.streams import sentence_ends
 from penstock.tasks.chunking.boundaries.word_count import WordCounter
-from penstock.tasks.chunking.parameters import check_size, check_text
+from penstock.tasks.chunking.parameters import check_size, no_text
 from penstock.tasks.chunking.word import split_words
 
 MOST_OVERLAP = 20
@@ -36,7 +36,8 @@ def sentence_chunks(text: str, max_chunk_size: int, sentence_overlap: int) -> li
         ChunkingInvalid: the size is less than 1.
         InputInvalid: the text is no string.
     """
-    check_text(text)
+    if not isinstance(text, str):
+        raise no_text(text)
     check_size(max_chunk_size)
     if _surely_fits(text, max_chunk_size):
         return [(0, len(text))]

@@ -11,6 +11,7 @@ from typing import Any
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import InputInvalid, WrongTaskType
+from penstock.config.names import CHUNK_TASK
 from penstock.tasks.chunking import chunk_text
 from penstock.workers.app import app
 from penstock.workers.runtime import runtime
@@ -20,7 +21,7 @@ from penstock.workers.task import LaneTask
 _SHOWN = 20
 
 
-@app.task(name="penstock.chunk", base=LaneTask, blocking=True, resultrepr_maxsize=_SHOWN)
+@app.task(name=CHUNK_TASK, base=LaneTask, blocking=True, resultrepr_maxsize=_SHOWN)
 def chunk(text: str, endpoint_id: str) -> list[dict[str, Any]]:
     """Split a text by an endpoint's chunking settings.
 
@@ -42,7 +43,7 @@ def chunk(text: str, endpoint_id: str) -> list[dict[str, Any]]:
             f"[text] must be a string, not {type(text).__name__}: chunk one text per call, several with "
             "celery.group(chunk.s(text, endpoint_id) for text in texts)"
         )
-    return split(text, runtime().directory.get(endpoint_id))
+    return split(text, runtime().endpoints.get(endpoint_id))
 
 
 def split(text: str, endpoint: Endpoint) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.tasks.chunking.boundaries.streams import word_segments
-from penstock.tasks.chunking.parameters import check_overlap, check_size, check_text
+from penstock.tasks.chunking.parameters import check_overlap, check_size, no_text
 
 
 def word_chunks(text: str, max_chunk_size: int, overlap: int) -> list[tuple[int, int]]:
@@ -32,7 +32,8 @@ def word_chunks(text: str, max_chunk_size: int, overlap: int) -> list[tuple[int,
         ChunkingInvalid: the overlap is negative or more than half of the size, or the size is less than 1.
         InputInvalid: the text is no string.
     """
-    check_text(text)
+    if not isinstance(text, str):
+        raise no_text(text)
     check_size(max_chunk_size)
     check_overlap(max_chunk_size, overlap)
     return split_words(text, max_chunk_size, overlap)[0]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.tasks.completion.publisher import StreamPublisher
-from penstock.tasks.request.http import exchange, stream_exchange
+from penstock.tasks.request.http import HttpClient
 from penstock.tasks.services.base import CompleteCall, Completion, Refused, Request, Response, Service, StreamReader
 from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 
@@ -15,13 +15,16 @@ _PARKING = frozenset({OutcomeKind.QUOTA_EXHAUSTED, OutcomeKind.UNAUTHORIZED, Out
 
 
 class AnswerReader:
-    """One call's answer: ``send`` and ``read`` are what a ``Conversation`` asks for.
+    """One call's answer: ``send`` and ``read`` are what a ``Caller`` asks for.
 
     ``begun`` says that a part of a streamed answer has come: after that nothing is tried again.
     """
 
-    def __init__(self, service: Service, endpoint: Endpoint, call: CompleteCall, publisher: StreamPublisher) -> None:
-        self._service, self._endpoint, self._call, self._publisher = service, endpoint, call, publisher
+    def __init__(
+        self, http: HttpClient, service: Service, endpoint: Endpoint, call: CompleteCall, publisher: StreamPublisher
+    ) -> None:
+        self._http, self._service, self._endpoint = http, service, endpoint
+        self._call, self._publisher = call, publisher
         self._reader: StreamReader | None = None
         self.begun = False
 
@@ -39,8 +42,8 @@ class AnswerReader:
         """
         self._reader = None
         if not self._call.stream:
-            return await exchange(request, timeout_s)
-        async with stream_exchange(request, timeout_s) as streamed:
+            return await self._http.exchange(request, timeout_s)
+        async with self._http.stream(request, timeout_s) as streamed:
             kind = streamed.headers.get("content-type", "").lower()
             if not 200 <= streamed.status < 300 or any(word in kind for word in _WHOLE):
                 return await streamed.whole()

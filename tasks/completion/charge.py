@@ -1,4 +1,4 @@
-"""What a completion is charged against the tokens' quota: estimated before, settled after. No I/O.
+"""What a completion is charged against the tokens' quota: estimated before, corrected after. No I/O.
 
 OpenAI and Azure OpenAI charge on arrival: the prompt and the ``max_tokens`` asked for, whatever is then used of them
 (OpenAI's rate-limit guide; Microsoft's API simulator). Where a call asks for no maximum, the mean of what the lane's
@@ -10,28 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from penstock.config.endpoints.endpoint import Endpoint
 from penstock.tasks.services.base import CompleteCall, Completion
-from penstock.workers.lanes.tokens import TokenRatio, byte_length
+from penstock.workers.lanes.quota import QuotaStats
+from penstock.workers.lanes.tokens import byte_length
 
-#: Tokens of an answer before anything is known: what Azure charges where no maximum is asked for.
-FIRST_GUESS = 16.0
-SMOOTHING = 0.2
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
-
-_means: dict[str, float] = {}
 
 
 class Charge:
     """The charge of one call.
 
     Args:
-        endpoint: its quota keeps the mean of its completions.
         call: what is asked.
+        stats: what was learnt of the endpoint's quota.
     """
 
-    def __init__(self, endpoint: Endpoint, call: CompleteCall) -> None:
-        self._quota = endpoint.quota
+    def __init__(self, call: CompleteCall, stats: QuotaStats) -> None:
+        self._stats = stats
         self.size = _size(call)
         given = {**_map(call.task_settings.get("parameters")), **call.task_settings, **call.parameters}
         prompts = len(call.prompt) if call.prompt and not isinstance(call.prompt, str) else 1
@@ -43,9 +38,10 @@ class Charge:
         """Tokens of all answers together that are charged in any case; 0 where no maximum is asked for."""
         return float((self._asked or 0) * self._answers)
 
-    def estimate(self, ratio: TokenRatio) -> float:
+    def estimate(self) -> float:
         """Return the tokens to reserve."""
-        return ratio.estimate(self.size) + (self.asked or _means.get(self._quota, FIRST_GUESS) * self._answers)
+        made = self.asked or self._stats.completion.tokens * self._answers
+        return self._stats.ratio.estimate(self.size) + made
 
     def used(self, answer: Completion) -> float:
         """Return the prompt's tokens by the provider's count, 0 when it said nothing."""
@@ -56,9 +52,7 @@ class Charge:
         """Return the tokens charged for the answer, and learn from them."""
         made = float(answer.usage.completion_tokens)
         if made > 0:
-            mean = _means.get(self._quota)
-            each = made / self._answers
-            _means[self._quota] = each if mean is None else mean + SMOOTHING * (each - mean)
+            self._stats.completion.learn(made / self._answers)
         return max(made, self.asked)
 
 

@@ -18,15 +18,10 @@ logger = logging.getLogger(__name__)
 
 #: Deltas kept of one stream, about; who comes late to a longer one gets its text from the result.
 LONGEST = 20_000
-#: Seconds for which an ended stream is kept; after that the result tells all.
+#: Seconds for which an ended stream is kept; after that the result has it all.
 KEPT_S = 3600
 #: Deltas that may wait for a slow broker before the answer's reading waits for it too.
 AHEAD = 500
-
-
-def stream_key(prefix: str, task_id: str) -> str:
-    """Return the key of a task's stream."""
-    return f"{prefix}stream:{task_id}"
 
 
 class StreamPublisher:

@@ -3,7 +3,7 @@
 Entries have a kind ``k``, the run ``r`` that wrote them, and by kind: ``b`` begins a run; ``d`` is a delta with its
 number ``n`` and its JSON ``v``; ``e`` ends a run of ``n`` deltas; ``f`` ends it with an error, ``v`` (empty where the
 result back end alone knows it). A run is one worker's attempt at the task. When a worker has died and another begins
-anew, readers are told so by a ``restart``, and whatever the old run may still write is passed over.
+anew, readers learn so by a ``restart``, and whatever the old run may still write is passed over.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def begin(run: str) -> Fields:
 def delta_entry(run: str, number: int, delta: Delta) -> Fields:
     """The entry of a delta. What the provider sent goes with it only where it says more than the text."""
     usage = list(vars(delta.usage).values()) if delta.usage else None
-    raw = delta.raw if _says_more(delta) else None
+    raw = delta.raw if _adds_to_text(delta) else None
     value = [delta.text, delta.index, delta.finish_reason, usage, delta.model, raw]
     return {"k": "d", "r": run, "n": number, "v": orjson.dumps(value, default=str)}
 
@@ -50,7 +50,7 @@ def failure(run: str, error: BaseException) -> Fields:
     return {"k": "f", "r": run, "v": value}
 
 
-def _says_more(delta: Delta) -> bool:
+def _adds_to_text(delta: Delta) -> bool:
     if not delta.text:
         return bool(delta.raw)
     choices = delta.raw.get("choices")
@@ -64,7 +64,7 @@ class Reader:
     """Makes deltas of the entries of one task's stream.
 
     ``done`` when the stream has ended; ``lost`` when something of it is missing, so that only the task's result can
-    tell the rest; ``position`` is the last entry's id.
+    give the rest; ``position`` is the last entry's id.
     """
 
     def __init__(self) -> None:

@@ -13,9 +13,9 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
 
 from penstock.config.errors import InputInvalid
+from penstock.config.names import stream_key
 from penstock.config.redis import connect, connect_async, translated
 from penstock.config.settings import Settings, load_settings
-from penstock.tasks.completion.publisher import stream_key
 from penstock.tasks.completion.stream_entries import Reader, StreamEntry
 from penstock.tasks.services.base import Delta
 from penstock.workers.app import app
@@ -132,7 +132,7 @@ class _Watch:
         if self._timeout is not None and time.monotonic() - self._heard_at >= self._timeout:
             raise StreamTimedOut(
                 f"nothing came from task {task_id} for {self._timeout:g} s: does a worker run, and is its lane open? "
-                "`penstock lanes` tells"
+                "`penstock lanes` shows it"
             )
 
 

@@ -7,15 +7,17 @@ from typing import Any
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType, load_service
-from penstock.config.errors import CutStream, InferenceFailed, InputInvalid, PenstockError, WrongTaskType
+from penstock.config.errors import CutStream, InputInvalid, PenstockError
+from penstock.config.names import COMPLETE_TASK, stream_key
 from penstock.tasks.completion.answer import AnswerReader
 from penstock.tasks.completion.charge import Charge
-from penstock.tasks.completion.publisher import StreamPublisher, stream_key
-from penstock.tasks.request.caller import Caller
+from penstock.tasks.completion.publisher import StreamPublisher
+from penstock.tasks.request.caller import Caller, Exchange
 from penstock.tasks.request.delivery import Delivery
+from penstock.tasks.request.endpoints import endpoint_for
+from penstock.tasks.request.retry import NotAnswered, failed
 from penstock.tasks.services.base import CompleteCall, Completion
 from penstock.workers.app import app
-from penstock.workers.lanes.lane import LaneClosed
 from penstock.workers.pool.loop import wait
 from penstock.workers.results.types import CompleteResult
 from penstock.workers.runtime import Runtime, runtime
@@ -24,7 +26,7 @@ from penstock.workers.task import LaneTask
 COMPLETION = (TaskType.COMPLETION, TaskType.CHAT_COMPLETION)
 
 
-@app.task(name="penstock.complete", base=LaneTask, bind=True)
+@app.task(name=COMPLETE_TASK, base=LaneTask, bind=True)
 def complete(
     self: Any, prompt_or_messages: Any, endpoint_id: str, stream: bool | None = None, **overrides: Any
 ) -> CompleteResult:
@@ -60,13 +62,13 @@ async def _complete(
     delivery = Delivery(shared, task.request)
     publisher = StreamPublisher(None)
     try:
-        endpoint = _endpoint(shared, endpoint_id)
+        endpoint = endpoint_for("complete", COMPLETION, endpoint_id, shared)
         streamed = _streams(endpoint, stream, delivery)
         if streamed and delivery.task_id:
             key = stream_key(shared.settings.key_prefix, delivery.task_id)
             publisher = StreamPublisher(shared.async_client(), key, shared.settings.result_expires_s)
         call = prepare(endpoint, given, overrides, stream=streamed)
-        result = await _converse(shared, endpoint, call, delivery, publisher)
+        result = await _answered(shared, endpoint, call, delivery, publisher)
     except PenstockError as exc:
         await publisher.fail(exc)
         raise
@@ -74,49 +76,38 @@ async def _complete(
     return result
 
 
-async def _converse(
+async def _answered(
     shared: Runtime, endpoint: Endpoint, call: CompleteCall, delivery: Delivery, publisher: StreamPublisher
 ) -> CompleteResult:
     """Ask, and ask again while the lane opens and closes; return the answer with what it all cost."""
-    effort = await delivery.earlier()
-    while True:
-        caller = Caller(shared, endpoint, bulk=delivery.bulk)
-        try:
-            answer = await _ask(caller, call, publisher)
-            break
-        except LaneClosed as closed:
-            effort += caller.effort
-            await delivery.lane_closed(endpoint, closed, effort)  # returns only where there is no broker
-    return CompleteResult(answer.choices, answer.usage, answer.model, effort + caller.effort, answer.extra)
+    caller = Caller(shared, endpoint, bulk=delivery.bulk)
+    caller.effort = await delivery.earlier()
+    answer = await delivery.until_open(
+        endpoint, work=lambda: _ask(caller, call, publisher), keep=lambda closed: delivery.note(caller.effort)
+    )
+    return CompleteResult(answer.choices, answer.usage, answer.model, caller.effort, answer.extra)
 
 
 async def _ask(caller: Caller, call: CompleteCall, publisher: StreamPublisher) -> Completion:
     endpoint, service = caller.endpoint, caller.service
-    answer, charge = AnswerReader(service, endpoint, call, publisher), Charge(endpoint, call)
+    reader = AnswerReader(caller.http, service, endpoint, call, publisher)
+    charge = Charge(call, caller.lane.stats)
+    exchange = Exchange(
+        build=lambda authorised: service.complete_request(authorised, call),
+        read=reader.read,
+        tokens=charge.estimate,
+        size=charge.size,
+        used=charge.used,
+        made=charge.made,
+        send=reader.send,
+    )
     try:
-        return await caller.persist(
-            lambda authorised: service.complete_request(authorised, call),
-            answer.read,
-            tokens=lambda: charge.estimate(caller.lane.ratio),
-            size=charge.size,
-            used=charge.used,
-            made=charge.made,
-            send=answer.send,
-        )
-    except InferenceFailed as exc:
-        if not answer.begun:
-            raise
-        raise CutStream(str(exc), exc.code, exc.status, exc.attempts, answer.partial) from None
-
-
-def _endpoint(shared: Runtime, endpoint_id: str) -> Endpoint:
-    endpoint = shared.directory.get(endpoint_id)
-    if endpoint.task_type not in COMPLETION:
-        raise WrongTaskType(
-            f"[{endpoint_id}] is a {endpoint.task_type} endpoint: `complete` needs one of type "
-            f"{' or '.join(COMPLETION)}; see `penstock endpoint list`"
-        )
-    return endpoint
+        return await caller.call(exchange)
+    except NotAnswered as no:
+        error = failed(endpoint, no.outcome, caller.effort.requests)
+    if not reader.begun:
+        raise error
+    raise CutStream(str(error), error.code, error.status, error.attempts, reader.partial)
 
 
 def _streams(endpoint: Endpoint, stream: bool | None, delivery: Delivery) -> bool:

@@ -9,8 +9,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from penstock.tasks.request.caller import Caller, RetryState
-from penstock.tasks.services.base import EmbedCall, Embeddings, Refused
+from penstock.tasks.request.caller import Caller, Exchange
+from penstock.tasks.request.retry import NotAnswered, RetryState
+from penstock.tasks.services.base import EmbedCall, Embeddings
 from penstock.workers.lanes.decision import Decision, Step
 from penstock.workers.lanes.fair_queue import Permit
 from penstock.workers.lanes.lane import LaneClosed
@@ -89,34 +90,30 @@ async def embed_positions(
     """Embed some inputs of a batch in one request, in more if it must be; every one ends with a vector or a failure.
 
     Args:
-        conversation: with the endpoint.
+        caller: asks.
         batch: takes in what comes of them.
         positions: which inputs.
         retry: what has been tried for them already.
-        ticket: leave to send, if it was had before.
+        permit: to send, if there is one already.
 
     Raises:
         LaneClosed: not now; what has come so far is in the batch.
     """
-    retry = retry or RetryState()
-    while True:
-        if permit is None:
-            batch.attempts, batch.refusals = max(batch.attempts, retry.attempts), max(batch.refusals, retry.refusals)
-            permit = await caller.slot(lambda: _tokens(caller, batch, positions))
-        try:
-            await batch.keep(positions, await _ask(caller, permit, batch, positions))
+    try:
+        await batch.keep(positions, await caller.call(_exchange(caller, batch, positions), retry, permit))
+    except LaneClosed as closed:
+        batch.attempts = max(batch.attempts, closed.attempts)
+        batch.refusals = max(batch.refusals, closed.refusals)
+        raise
+    except NotAnswered as no:
+        if no.decision.step is Step.FAIL:
+            batch.fail(positions, no.outcome, no.retry.sent)
             return
-        except Refused as refused:
-            outcome = refused.outcome
-        permit = None
-        decision = await caller.after(outcome, retry, len(positions))
-        if decision.step is Step.FAIL:
-            batch.fail(positions, outcome, retry.sent)
-            return
-        if decision.step is Step.SPLIT:
-            parts = _parts(positions, decision, outcome)
-            await in_parallel([embed_positions(caller, batch, part, retry.part(len(part))) for part in parts])
-            return
+        parts = _parts(positions, no.decision, no.outcome)
+        retries = [no.retry.part(len(part)) for part in parts]
+    else:
+        return
+    await in_parallel([embed_positions(caller, batch, part, state) for part, state in zip(parts, retries, strict=True)])
 
 
 async def in_parallel(work: Sequence[Any]) -> None:
@@ -128,21 +125,17 @@ async def in_parallel(work: Sequence[Any]) -> None:
         raise error
 
 
-async def _ask(caller: Caller, permit: Permit, batch: EmbedBatch, positions: Sequence[int]) -> Embeddings:
+def _exchange(caller: Caller, batch: EmbedBatch, positions: Sequence[int]) -> Exchange[Embeddings]:
     call = EmbedCall([batch.inputs[n] for n in positions], batch.input_type, batch.task_settings)
-    service = caller.service
-    return await caller.ask(
-        permit,
-        lambda endpoint: service.embed_request(endpoint, call),
-        lambda response: service.read_embeddings(caller.endpoint, call, response),
-        size=batch.size(positions),
+    service, size = caller.service, batch.size(positions)
+    return Exchange(
+        build=lambda endpoint: service.embed_request(endpoint, call),
+        read=lambda response: service.read_embeddings(caller.endpoint, call, response),
+        tokens=lambda: caller.lane.ratio.estimate(size),
+        size=size,
         inputs=len(positions),
         used=lambda answer: answer.usage.prompt_tokens or answer.usage.total_tokens,
     )
-
-
-def _tokens(caller: Caller, batch: EmbedBatch, positions: Sequence[int]) -> float:
-    return caller.lane.ratio.estimate(batch.size(positions))
 
 
 def _parts(positions: Sequence[int], decision: Decision, outcome: Outcome) -> list[Sequence[int]]:

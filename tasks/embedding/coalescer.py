@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -21,7 +21,6 @@ from penstock.tasks.embedding.batch import EmbedBatch, embed_positions
 from penstock.tasks.request.caller import Caller
 from penstock.tasks.request.packing import budget_tokens, pack
 from penstock.workers.lanes.fair_queue import Permit
-from penstock.workers.lanes.lane import LaneClosed
 from penstock.workers.results.types import Effort, Failure, Usage
 from penstock.workers.runtime import Runtime
 
@@ -44,14 +43,28 @@ class PendingCall:
 
 
 class Coalescer:
-    """Gathers the callers of one endpoint, version and task settings."""
+    """Gathers the calls of one endpoint, version and task settings.
 
-    def __init__(self, runtime: Runtime, endpoint: Endpoint, settings: Mapping[str, Any], input_type: str | None):
-        self._runtime, self._endpoint = runtime, endpoint
+    Args:
+        caller: makes a caller for each request.
+        endpoint: whom to ask.
+        settings, input_type: the calls' task settings.
+        on_idle: is called when nobody waits any more and nothing is on its way.
+    """
+
+    def __init__(
+        self,
+        caller: Callable[[], Caller],
+        endpoint: Endpoint,
+        settings: Mapping[str, Any],
+        input_type: str | None,
+        on_idle: Callable[[], object],
+    ) -> None:
+        self._caller, self._endpoint, self._on_idle = caller, endpoint, on_idle
         self._settings, self._input_type = settings, input_type
         self._waiting: deque[PendingCall] = deque()
         self._flushes: set[asyncio.Task[None]] = set()
-        self._starting = 0
+        self._starting = False
 
     async def embed(self, texts: Sequence[Any], sizes: Sequence[int]) -> EmbedBatch:
         """Embed these texts with those of others. Raises what ``embed_positions`` raises."""
@@ -62,40 +75,43 @@ class Coalescer:
 
     def _start_flush(self) -> None:
         if self._waiting and not self._starting:
-            self._starting += 1
+            self._starting = True
             flush = asyncio.get_running_loop().create_task(self._flush())
             self._flushes.add(flush)
-            flush.add_done_callback(self._flushes.discard)
+            flush.add_done_callback(self._flushed)
+
+    def _flushed(self, flush: asyncio.Task[None]) -> None:
+        self._flushes.discard(flush)
+        if not (self._waiting or self._flushes):
+            self._on_idle()
 
     async def _flush(self) -> None:
-        caller = Caller(self._runtime, self._endpoint)
+        """Wait for a permit, then send what waits by then, as much as a request may carry."""
+        caller = self._caller()
         try:
-            permit = await caller.slot(lambda: caller.lane.ratio.estimate(self._next_size()))
+            permit = await caller.permit(lambda: caller.lane.ratio.estimate(self._next_size()))
         except Exception as exc:
-            self._starting -= 1
+            self._starting = False
             self._throw(self._take_all(), exc)
             return
         calls = self._take(permit, caller)
-        self._starting -= 1
+        self._starting = False
         self._start_flush()
+        if not calls:  # all have gone meanwhile
+            caller.lane.give_back(permit)
+            return
         try:
-            await self._carry(caller, calls, permit)
+            await self._send(caller, calls, permit)
         except BaseException as exc:
             self._throw(calls, exc)
             if not isinstance(exc, Exception):
                 raise
 
-    async def _carry(self, caller: Caller, calls: list[PendingCall], permit: Permit) -> None:
-        if not calls:
-            return
+    async def _send(self, caller: Caller, calls: list[PendingCall], permit: Permit) -> None:
         texts = [text for call in calls for text in call.texts]
         sizes = [size for call in calls for size in call.sizes]
         batch = EmbedBatch(texts, sizes, self._input_type, self._settings)
-        try:
-            await embed_positions(caller, batch, range(len(texts)), permit=permit)
-        except LaneClosed as closed:
-            closed.attempts, closed.refusals = batch.attempts, batch.refusals
-            raise
+        await embed_positions(caller, batch, range(len(texts)), permit=permit)
         start = 0
         for call in calls:
             share = range(start, start + len(call.texts))
@@ -107,7 +123,7 @@ class Coalescer:
         return sum(call.size for call in self._next())
 
     def _next(self) -> list[PendingCall]:
-        """Return those who would ride now: as many as a request may carry."""
+        """Return the calls that would be sent now: as many as a request may carry."""
         while self._waiting and self._waiting[0].result.done():
             self._waiting.popleft()
         waiting = [call for call in self._waiting if not call.result.done()]
@@ -123,7 +139,7 @@ class Coalescer:
         return calls
 
     def _take(self, permit: Permit, caller: Caller) -> list[PendingCall]:
-        """Take those who ride: at most what was reserved where tokens are limited."""
+        """Take the calls to send: at most what was reserved where tokens are limited."""
         limited = bool(self._endpoint.rate_limit.tokens_per_minute)
         calls: list[PendingCall] = []
         tokens = 0.0
@@ -149,7 +165,7 @@ class Coalescer:
 
 
 def _share(batch: EmbedBatch, positions: range, effort: Effort) -> EmbedBatch:
-    """Return one rider's part of the outcome, renumbered; tokens by its share of the bytes."""
+    """Return one call's part of the outcome, renumbered; tokens by its share of the bytes."""
     own = EmbedBatch([batch.inputs[n] for n in positions], [batch.sizes[n] for n in positions], model=batch.model)
     own.rows = {n - positions.start: batch.rows[n] for n in positions if n in batch.rows}
     own.failures = {
@@ -164,22 +180,36 @@ def _share(batch: EmbedBatch, positions: range, effort: Effort) -> EmbedBatch:
     return own
 
 
-_coalescers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Any, ...], Coalescer]] = WeakKeyDictionary()
+class Coalescers:
+    """The coalescers of one event loop.
+
+    Args:
+        runtime: this process's.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._coalescers: dict[tuple[str, int, bytes, str | None], Coalescer] = {}
+
+    async def embed(self, endpoint: Endpoint, batch: EmbedBatch) -> EmbedBatch:
+        """Embed a small call's texts with those of others that ask the same endpoint for the same.
+
+        Raises:
+            LaneClosed: not now.
+        """
+        wanted = orjson.dumps(batch.task_settings, option=orjson.OPT_SORT_KEYS, default=str)
+        key = (endpoint.inference_id, endpoint.version, wanted, batch.input_type)
+        found = self._coalescers.get(key)
+        if found is None:
+            caller = partial(Caller, self._runtime, endpoint)
+            drop = partial(self._coalescers.pop, key, None)  # task settings of a single call's own must not pile up
+            found = self._coalescers[key] = Coalescer(caller, endpoint, batch.task_settings, batch.input_type, drop)
+        return await found.embed(batch.inputs, batch.sizes)
 
 
-def coalescer(runtime: Runtime, endpoint: Endpoint, settings: Mapping[str, Any], input_type: str | None) -> Coalescer:
-    """Return the coach of an endpoint and settings on this event loop."""
-    coalescers = _coalescers.setdefault(asyncio.get_running_loop(), {})
-    wanted = orjson.dumps(settings, option=orjson.OPT_SORT_KEYS, default=str)
-    key = (endpoint.inference_id, endpoint.version, wanted, input_type)
-    found = coalescers.get(key)
-    if found is None:
-        for old in [
-            known for known in coalescers if known[0] == endpoint.inference_id and known[1] != endpoint.version
-        ]:
-            del coalescers[old]
-        found = coalescers[key] = Coalescer(runtime, endpoint, settings, input_type)
-    return found
+def coalescers(runtime: Runtime) -> Coalescers:
+    """Return the running event loop's coalescers."""
+    return runtime.of_loop(Coalescers, lambda: Coalescers(runtime))
 
 
 def small(sizes: Sequence[int]) -> bool:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import orjson
-from celery.exceptions import Reject
 
+from penstock.config.names import progress_key
 from penstock.tasks.embedding.batch import EmbedBatch
-from penstock.tasks.request.caller import wait_for
 from penstock.tasks.request.delivery import Delivery
 from penstock.workers.lanes.lane import LaneClosed
 from penstock.workers.results.types import Effort, Failure, Usage
@@ -31,24 +29,23 @@ class Progress:
     def __init__(self, runtime: Runtime, request: Any) -> None:
         self._runtime = runtime
         self.delivery = Delivery(runtime, request)
-        self._key = f"{runtime.settings.key_prefix}progress:{request.id}"
+        self._key = progress_key(runtime.settings.key_prefix, request.id)
         self._saved = False
 
-    def restore(self, batch: EmbedBatch) -> None:
-        """Fill in what an earlier run of this task had got, and what it had cost.
+    async def restore(self, batch: EmbedBatch) -> None:
+        """Fill in what an earlier run of a message that was delivered again had got, and what it had cost.
 
-        Inputs of a run that ended without a word (its worker was killed) may have been sent: they count as possibly
+        Inputs of a run that ended without a trace (its worker was killed) may have been sent: they count as possibly
         billed twice.
         """
-        if not self.delivery.redelivered:
-            return
-        kept: dict[Any, Any] = self._runtime.client.hgetall(self._key)
+        client = self._runtime.async_client()
+        kept: dict[Any, Any] = await client.hgetall(self._key)
         if kept:
             self._saved = True
             _fill(batch, kept)
         if CLEAN in kept:
-            # Taken down, so that a death of this run is not mistaken for an orderly end.
-            self._runtime.client.hdel(self._key, CLEAN)
+            # Removed, so that a death of this run is not mistaken for an orderly end.
+            await client.hdel(self._key, CLEAN)
             return
         still_open = len(batch.open(range(len(batch.inputs))))
         batch.effort += Effort(retries=1, possibly_billed_twice=still_open)
@@ -58,18 +55,10 @@ class Progress:
         if not self.delivery.direct:
             await self._save(batch, positions)
 
-    async def hand_back(self, batch: EmbedBatch, closed: LaneClosed) -> None:
-        """Give the message back to the broker, what has come of it kept; where nobody takes it back, wait here.
-
-        Raises:
-            Reject: to Celery, which puts the message back.
-        """
-        if self.delivery.waits_here:
-            await asyncio.sleep(wait_for(closed))
-            return
+    async def keep(self, batch: EmbedBatch, closed: LaneClosed) -> None:
+        """Put all that has come in safety, before the message goes back to the broker."""
         batch.attempts, batch.refusals = max(batch.attempts, closed.attempts), max(batch.refusals, closed.refusals)
         await self._save(batch, list(batch.rows), clean=True)
-        raise Reject(f"handed back, the lane is {closed.state}", requeue=True)
 
     async def finish(self) -> None:
         """Forget what was kept: the result has it all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType
-from penstock.config.errors import InputInvalid, WrongTaskType
+from penstock.config.errors import InputInvalid
+from penstock.config.names import EMBED_TASK
 from penstock.tasks.embedding.batch import EmbedBatch, embed_positions, in_parallel
-from penstock.tasks.embedding.coalescer import coalescer, small
+from penstock.tasks.embedding.coalescer import coalescers, small
 from penstock.tasks.embedding.progress import Progress
-from penstock.tasks.request.caller import Caller, parked
+from penstock.tasks.request.caller import Caller
+from penstock.tasks.request.endpoints import endpoint_for
 from penstock.tasks.request.packing import budget_tokens, certainly_too_long, pack
 from penstock.workers.app import app
-from penstock.workers.lanes.lane import LaneClosed
 from penstock.workers.lanes.tokens import byte_length
 from penstock.workers.pool.loop import wait
 from penstock.workers.results.types import EmbedResult, Failure, empty_vectors
@@ -28,7 +29,7 @@ from penstock.workers.task import LaneTask
 EMBEDDING = (TaskType.TEXT_EMBEDDING, TaskType.IMAGE_EMBEDDING)
 
 
-@app.task(name="penstock.embed", base=LaneTask, bind=True)
+@app.task(name=EMBED_TASK, base=LaneTask, bind=True)
 def embed(self: Any, texts: Sequence[Any], endpoint_id: str, **overrides: Any) -> EmbedResult:
     """Embed texts through an endpoint's lane.
 
@@ -51,30 +52,18 @@ def embed(self: Any, texts: Sequence[Any], endpoint_id: str, **overrides: Any) -
 
 async def _embed(task: Any, texts: Sequence[Any], endpoint_id: str, overrides: Mapping[str, Any]) -> EmbedResult:
     shared = runtime()
-    endpoint = shared.directory.get(endpoint_id)
-    if endpoint.task_type not in EMBEDDING:
-        raise WrongTaskType(
-            f"[{endpoint_id}] is a {endpoint.task_type} endpoint: `embed` needs one of type "
-            f"{' or '.join(EMBEDDING)}; see `penstock endpoint list`"
-        )
+    endpoint = endpoint_for("embed", EMBEDDING, endpoint_id, shared)
     batch = prepare(endpoint, texts, overrides)
     progress = Progress(shared, task.request)
-    progress.restore(batch)
-    while closed := await _closed(_work(shared, endpoint, batch, progress)):
-        if closed.state == "parked" and not progress.delivery.bulk:
-            raise parked(endpoint, closed)
-        await progress.hand_back(batch, closed)  # returns only where there is no broker
+    if progress.delivery.redelivered:
+        await progress.restore(batch)
+    await progress.delivery.until_open(
+        endpoint,
+        work=lambda: _work(shared, endpoint, batch, progress),
+        keep=lambda closed: progress.keep(batch, closed),
+    )
     await progress.finish()
     return result(batch)
-
-
-async def _closed(work: Awaitable[None]) -> LaneClosed | None:
-    """Await work; return the closed lane that stopped it. (Raised from an ``except``, Celery would log it whole.)"""
-    try:
-        await work
-    except LaneClosed as closed:
-        return closed
-    return None
 
 
 async def _work(shared: Runtime, endpoint: Endpoint, batch: EmbedBatch, progress: Progress) -> None:
@@ -85,9 +74,7 @@ async def _work(shared: Runtime, endpoint: Endpoint, batch: EmbedBatch, progress
         return
     sizes = [batch.sizes[n] for n in positions]
     if not bulk and small(sizes) and len(positions) == len(batch.inputs) and not batch.attempts + batch.refusals:
-        batch.take_in(
-            await coalescer(shared, endpoint, batch.task_settings, batch.input_type).embed(batch.inputs, sizes)
-        )
+        batch.take_in(await coalescers(shared).embed(endpoint, batch))
         return
     caller = Caller(shared, endpoint, bulk=bulk)
     ratio = caller.lane.ratio.bytes_per_token
@@ -112,38 +99,43 @@ def prepare(endpoint: Endpoint, texts: Any, overrides: Mapping[str, Any]) -> Emb
         raise InputInvalid(f"[texts] must be a list of strings, not {type(texts).__name__}")
     settings = {**endpoint.task_settings, **overrides}
     input_type = settings.pop("input_type", None)
-    inputs: list[Any] = []
-    failures: dict[int, Failure] = {}
     images = endpoint.task_type is TaskType.IMAGE_EMBEDDING
-    for n, given in enumerate(texts):
-        value, fault = _image(given) if images else _text(given, endpoint)
-        inputs.append(value)
-        if fault is not None:
-            failures[n] = Failure(n, *fault)
-    sizes = [_size(value) for value in inputs]
+    inputs = [_image(given) if images else _text(given) for given in texts]
+    sizes = [byte_length(value if isinstance(value, str) else str(value)) for value in inputs]
+    fault = _image_fault if images else _text_fault
+    faults = {n: fault(value, sizes[n], endpoint) for n, value in enumerate(inputs)}
+    failures = {n: Failure(n, *why) for n, why in faults.items() if why is not None}
     return EmbedBatch(inputs, sizes, input_type, settings, failures=failures)
 
 
-def _text(given: Any, endpoint: Endpoint) -> tuple[str, tuple[str, str] | None]:
-    text = given.get("text") if isinstance(given, Mapping) else given
+Fault = tuple[str, str] | None
+
+
+def _text(given: Any) -> Any:
+    """Return a text, or what was given in its place."""
+    return given.get("text") if isinstance(given, Mapping) else given
+
+
+def _text_fault(text: Any, size: int, endpoint: Endpoint) -> Fault:
+    """Return the code and message of a text that can never be sent, None for any other."""
     if not isinstance(text, str):
-        return "", ("invalid_text", f"a text must be a string, not {type(text).__name__}")
+        return "invalid_text", f"a text must be a string, not {type(text).__name__}"
     if not text.strip():
-        return text, ("empty_text", "the text is empty or white space; services refuse such input")
-    if certainly_too_long(text, endpoint.caps):
+        return "empty_text", "the text is empty or white space; services refuse such input"
+    if certainly_too_long(size, endpoint.caps):
         limit = endpoint.caps.input_tokens
-        return text, ("input_too_long", f"the text is far over the {limit} tokens of one input: chunk it first")
-    return text, None
+        return "input_too_long", f"the text is far over the {limit} tokens of one input: chunk it first"
+    return None
 
 
-def _image(given: Any) -> tuple[Any, tuple[str, str] | None]:
-    if isinstance(given, Mapping) and isinstance(given.get("image"), str):
-        return dict(given), None
-    return given, ("invalid_image", 'an input must be a mapping such as {"image": "data:image/png;base64,..."}')
+def _image(given: Any) -> Any:
+    return dict(given) if isinstance(given, Mapping) else given
 
 
-def _size(value: Any) -> int:
-    return byte_length(value if isinstance(value, str) else str(value))
+def _image_fault(image: Any, size: int, endpoint: Endpoint) -> Fault:
+    if isinstance(image, dict) and isinstance(image.get("image"), str):
+        return None
+    return "invalid_image", 'an input must be a mapping such as {"image": "data:image/png;base64,..."}'
 
 
 def result(batch: EmbedBatch) -> EmbedResult:

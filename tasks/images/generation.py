@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,15 +12,13 @@ from uuid import uuid4
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.errors import InferenceFailed, InputInvalid
 from penstock.tasks.images.record import OperationRecord, RecordStore
-from penstock.tasks.images.store import ImageFolder, ObjectStore, keep_all
-from penstock.tasks.request.auth import authorised
-from penstock.tasks.request.caller import Caller, RetryState, failed
+from penstock.tasks.images.store import Downloader, ImageFolder, ObjectStore, keep_all
+from penstock.tasks.request.caller import Caller, Exchange
 from penstock.tasks.request.delivery import Delivery
-from penstock.tasks.request.http import exchange
+from penstock.tasks.request.retry import NotAnswered, RetryState, failed
 from penstock.tasks.services.base import ImageCall, ImageOperation, Refused, Service
-from penstock.workers.lanes.decision import Step, backoff
-from penstock.workers.lanes.fair_queue import Permit
-from penstock.workers.lanes.lane import HAND_BACK_S, LaneClosed
+from penstock.workers.lanes.decision import backoff
+from penstock.workers.lanes.lane import HAND_BACK_S
 from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 from penstock.workers.lanes.tokens import byte_length
 from penstock.workers.results.types import Effort, Failure, ImageResult
@@ -33,8 +30,6 @@ Announce = Callable[[str, OperationRecord], None]
 
 #: Seconds between polls where the service names no pace (Azure's SDKs: 10), and the bounds of what it may name.
 PACE_S, LEAST_S, MOST_S = 5.0, 0.1, 60.0
-#: Seconds, about, for which a submit that found no operation free gives its place in the worker to others.
-AGAIN_S = 3.0
 #: Seconds that a poll may take.
 POLL_S = 30.0
 #: Statuses by which a gateway says that it does not know what became of the request.
@@ -50,6 +45,10 @@ class ImageOptions:
     where: ImageFolder | ObjectStore | None
     delete: bool
     deadline_s: float
+
+
+class _Superseded(Exception):
+    """Another run of this task has submitted, or is doing so."""
 
 
 class Generation:
@@ -71,6 +70,7 @@ class Generation:
         self._service: Service = self._caller.service
         self._record = RecordStore(runtime, delivery.task_id, runtime.settings.result_expires_s + options.deadline_s)
         self._lease = delivery.task_id or uuid4().hex
+        self._retry = RetryState()
 
     async def run(self, announce: Announce) -> ImageResult:
         """Go on until the images are there, or the message is set aside.
@@ -103,82 +103,61 @@ class Generation:
     # Submitting ---------------------------------------------------------------------------------------------------
 
     async def _submit(self) -> OperationRecord:
-        """Submit, once; tried again only where the service has certainly not taken it."""
-        retry = RetryState()
-        while True:
-            try:
-                await authorised(self._endpoint, self._service)
-            except Refused as refused:  # that a token's server is silent says nothing of the submit
-                await self._decide(refused.outcome, retry)
-                continue
-            permit = await self._slot()
-            operation = OperationRecord("submitting", time.time() + self._options.deadline_s)
-            if not await self._record.claim(operation):
-                return await self._record.load() or operation  # another run of this task was faster
-            try:
-                answer = await self._ask(permit)
-            except Refused as refused:
-                await self._refused(operation, refused.outcome, retry)
-                continue
-            except InputInvalid:  # it cannot be written down, so it was not sent
-                await self._withdraw()
-                raise
-            return await self._submitted(operation, answer)
-
-    async def _slot(self) -> Permit:
-        """Wait for leave to submit: the lane's, and a place among the operations in flight."""
-        lane, size = self._caller.lane, byte_length(self._call.prompt)
-        while True:
-            waiting = lane.slot(
+        """Submit, once; asked again only where the service has certainly not taken it."""
+        operation = OperationRecord("submitting", 0.0)
+        try:
+            answer = await self._delivery.until_open(
                 self._endpoint,
-                lambda: lane.ratio.estimate(size),
-                bulk=self._delivery.bulk,
-                operations=self._service.operations(self._endpoint),
-                lease=self._lease,
-                lease_s=self._options.deadline_s + 2 * MOST_S,
+                work=lambda: self._caller.call(self._exchange(operation), self._retry),
+                keep=lambda closed: self._delivery.note(self._caller.effort),
             )
-            try:
-                return await asyncio.wait_for(waiting, HAND_BACK_S)
-            except TimeoutError:
-                # Should a place have been given at this very moment, it is this task's still when it comes back.
-                await self._delivery.try_again(self._endpoint, random.uniform(0.5, 1.5) * AGAIN_S)
-            except LaneClosed as closed:
-                await self._delivery.lane_closed(self._endpoint, closed, self._caller.effort)
+        except _Superseded:
+            return await self._record.load() or operation
+        except InputInvalid:  # it cannot be written down, so it was not sent
+            await self._withdraw()
+            raise
+        except NotAnswered as no:
+            outcome = no.outcome
+        else:
+            return await self._submitted(operation, answer)
+        raise failed(self._endpoint, outcome, self._caller.effort.requests)
 
-    async def _ask(self, permit: Permit) -> ImageOperation:
-        return await self._caller.ask(
-            permit,
-            lambda authorised: self._service.image_request(authorised, self._call),
-            lambda response: self._service.read_image(self._endpoint, self._call, response),
-            size=byte_length(self._call.prompt),
+    def _exchange(self, operation: OperationRecord) -> Exchange[ImageOperation]:
+        size, lane = byte_length(self._call.prompt), self._caller.lane
+        return Exchange(
+            build=lambda authorised: self._service.image_request(authorised, self._call),
+            read=lambda response: self._service.read_image(self._endpoint, self._call, response),
+            tokens=lambda: lane.ratio.estimate(size),
+            size=size,
             used=lambda answer: answer.usage.prompt_tokens,
             made=lambda answer: answer.usage.completion_tokens,
+            before=lambda: self._claim(operation),
+            refused=lambda outcome: self._refused(operation, outcome),
+            operations=self._service.operations(self._endpoint),
+            lease=self._lease,
+            lease_s=self._options.deadline_s + 2 * MOST_S,
+            wait_s=HAND_BACK_S,
         )
 
-    async def _refused(self, operation: OperationRecord, outcome: Outcome, retry: RetryState) -> None:
-        """Decide after a submit without a good answer; returns when it is to be made again."""
+    async def _claim(self, operation: OperationRecord) -> None:
+        """Write down that the submit may be on its way, unless another run of this task has."""
+        operation.deadline = time.time() + self._options.deadline_s
+        if not await self._record.claim(operation):
+            raise _Superseded
+
+    async def _refused(self, operation: OperationRecord, outcome: Outcome) -> None:
+        """Take in a submit without a good answer: where it may have been taken it is not made again."""
         attempts = self._caller.effort.requests
         if outcome.kind is OutcomeKind.NO_ANSWER or outcome.status in _GATEWAY:
             await self._fail(operation, self._unknown(outcome.message, outcome.status, attempts))
         if outcome.kind is OutcomeKind.MALFORMED or outcome.code == "foreign_operation_location":
             await self._fail(operation, failed(self._endpoint, outcome, attempts))
         await self._withdraw()
-        await self._decide(outcome, retry)
 
     async def _withdraw(self) -> None:
         """The submit was certainly not taken: what was written down no longer holds."""
         await self._record.forget()
         await self._release()
-
-    async def _decide(self, outcome: Outcome, retry: RetryState) -> None:
-        """Wait, or give up; returns when it is to be tried again."""
-        try:
-            decision = await self._caller.after(outcome, retry, 1)
-        except LaneClosed as closed:
-            await self._delivery.lane_closed(self._endpoint, closed, self._caller.effort)
-            return
-        if decision.step in (Step.FAIL, Step.SPLIT):
-            raise failed(self._endpoint, outcome, self._caller.effort.requests)
 
     async def _submitted(self, operation: OperationRecord, answer: ImageOperation) -> OperationRecord:
         now = time.time()
@@ -208,8 +187,8 @@ class Generation:
         operation.effort += Effort(requests=1)
         url = operation.poll_url or ""
         try:
-            request = self._service.poll_request(await authorised(self._endpoint, self._service), url)
-            response = await exchange(request, min(self._endpoint.timeout_s, POLL_S))
+            request = self._service.poll_request(await self._caller.authorised(), url)
+            response = await self._caller.http.exchange(request, min(self._endpoint.timeout_s, POLL_S))
             answer = self._service.read_poll(self._endpoint, url, response)
         except Refused as refused:
             return await self._trouble(operation, refused.outcome)
@@ -273,7 +252,8 @@ class Generation:
         if operation.phase == "answered":
             if self._options.where is not None:
                 own = self._service.image_request(self._endpoint, self._call).url
-                result = await keep_all(result, self._options.where, self._lease, own, self._endpoint.timeout_s)
+                downloader = Downloader(self._caller.http, own, self._endpoint.timeout_s)
+                result = await keep_all(result, self._options.where, self._lease, downloader)
             result = replace(result, effort=operation.effort, times=operation.times)
             operation.result, operation.phase = result, "done"
             await self._record.save(operation)
@@ -286,11 +266,11 @@ class Generation:
         """Delete the operation at the service. That it could not be is no failure of the call: it expires in a day."""
         for attempt in (1, 2, 3):
             try:
-                known = await authorised(self._endpoint, self._service)
+                known = await self._caller.authorised()
                 request = self._service.delete_request(known, operation.poll_url or "")
                 if request is None:
                     return
-                response = await exchange(request, min(self._endpoint.timeout_s, POLL_S))
+                response = await self._caller.http.exchange(request, min(self._endpoint.timeout_s, POLL_S))
                 if response.status < 300 or response.status in (404, 410):
                     return
                 why = f"HTTP {response.status}"

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import orjson
 
+from penstock.config.formats import FIELD, IMAGE_RECORD
+from penstock.config.names import image_key
 from penstock.workers.results.codec import decode, encode
 from penstock.workers.results.types import Effort, ImageResult
 from penstock.workers.runtime import Runtime
@@ -25,7 +27,7 @@ class OperationRecord:
     """An image generation.
 
     Args:
-        stage: ``submitting`` (the request may be on its way), ``submitted`` (the service works on it), ``answered``
+        phase: ``submitting`` (the request may be on its way), ``submitted`` (the service works on it), ``answered``
             (the images are known), ``done`` (and are where they shall be), ``failed``.
         deadline: UNIX seconds after which it is given up.
         operation_id, poll_url: the provider's; None for a synchronous answer.
@@ -50,9 +52,23 @@ class OperationRecord:
     result: ImageResult | None = None
 
 
-def record_key(prefix: str, task_id: str) -> str:
-    """Return the key of a task's record."""
-    return f"{prefix}image:{task_id}"
+def pack(operation: OperationRecord) -> bytes:
+    """Return an operation as it is stored, without its result."""
+    fields = asdict(operation)
+    del fields["result"]
+    return orjson.dumps({FIELD: IMAGE_RECORD.number, **fields})
+
+
+def unpack(stored: bytes, task_id: str) -> OperationRecord:
+    """Return an operation, without its result, from what is stored of it.
+
+    Raises:
+        FormatTooNew: a newer version wrote it.
+    """
+    fields = orjson.loads(stored)
+    if IMAGE_RECORD.check(fields.pop(FIELD, None), task_id) < 2:
+        fields["phase"] = fields.pop("stage")
+    return OperationRecord(**{**fields, "effort": Effort(**fields["effort"])})
 
 
 class RecordStore:
@@ -65,27 +81,31 @@ class RecordStore:
     """
 
     def __init__(self, runtime: Runtime, task_id: str | None, expires_s: float) -> None:
-        self._runtime, self._expires_s = runtime, round(expires_s)
-        self._key = record_key(runtime.settings.key_prefix, task_id) if task_id else None
+        self._runtime, self._task_id, self._expires_s = runtime, task_id, round(expires_s)
+        self._key = image_key(runtime.settings.key_prefix, task_id) if task_id else None
 
     async def load(self) -> OperationRecord | None:
-        """Return what is known, None if nothing has been begun."""
+        """Return what is known, None if nothing has been begun.
+
+        Raises:
+            FormatTooNew: a newer version wrote the record.
+        """
         if self._key is None:
             return None
         kept: dict[Any, Any] = await self._runtime.async_client().hgetall(self._key)
         if not kept:
             return None
-        fields = orjson.loads(kept[_OPERATION.encode()])
-        fields["effort"] = Effort(**fields["effort"])
         packed = kept.get(_RESULT.encode())
-        return OperationRecord(**fields, result=decode(packed) if packed else None)
+        operation = unpack(kept[_OPERATION.encode()], str(self._task_id))
+        operation.result = decode(packed) if packed else None
+        return operation
 
     async def claim(self, operation: OperationRecord) -> bool:
         """Write the operation down, unless another run has done so; returns whether it did."""
         if self._key is None:
             return True
         client = self._runtime.async_client()
-        mine: Any = await client.hsetnx(self._key, _OPERATION, _pack(operation))
+        mine: Any = await client.hsetnx(self._key, _OPERATION, pack(operation))
         await client.expire(self._key, self._expires_s)
         return bool(mine)
 
@@ -93,7 +113,7 @@ class RecordStore:
         """Write the operation down."""
         if self._key is None:
             return
-        fields: dict[Any, Any] = {_OPERATION: _pack(operation)}
+        fields: dict[Any, Any] = {_OPERATION: pack(operation)}
         if operation.result is not None:
             fields[_RESULT] = encode(operation.result)
         async with self._runtime.async_client().pipeline(transaction=True) as pipe:
@@ -105,9 +125,3 @@ class RecordStore:
         """Take it down: nothing was submitted."""
         if self._key is not None:
             await self._runtime.async_client().delete(self._key)
-
-
-def _pack(operation: OperationRecord) -> bytes:
-    fields = asdict(operation)
-    del fields["result"]
-    return orjson.dumps(fields)

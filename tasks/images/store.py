@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from penstock.config.errors import ConfigurationError, InputInvalid
-from penstock.tasks.request.http import stream_exchange
+from penstock.tasks.request.http import HttpClient
 from penstock.tasks.services.base import Refused, Request
 from penstock.tasks.services.wire import urls
 from penstock.workers.lanes.decision import backoff
@@ -67,44 +67,49 @@ def may_fetch(url: str, own: str) -> bool:
     return False
 
 
-async def fetch(url: str, own: str, timeout_s: float, most: int = MOST_BYTES) -> Picture:
-    """Fetch an image, tried again where that may help. No key is sent, and no redirect followed.
+@dataclass(frozen=True)
+class Downloader:
+    """Fetches images from where a service put them.
 
     Args:
-        url: as the service gave it.
+        http: sends the requests. No key is sent, and no redirect followed.
         own: a URL of the endpoint's own server, see ``may_fetch``.
         timeout_s: seconds for one request.
-        most: bytes at most.
-
-    Raises:
-        NotKept: with the reason.
+        most: bytes of an image at most.
     """
-    if not may_fetch(url, own):
-        raise NotKept("foreign_image_url", "the image's URL is neither https nor of the endpoint's own server")
-    attempt = 1
-    while True:
-        try:
-            return await _fetch_once(url, timeout_s, most)
-        except Refused as refused:
-            outcome = refused.outcome
-            if outcome.kind not in _AGAIN or attempt >= ATTEMPTS:
-                words = outcome.message or f"HTTP {outcome.status}"
-                raise NotKept("download_failed", f"the image could not be fetched: {words}") from refused
-        await asyncio.sleep(backoff(attempt))
-        attempt += 1
 
+    http: HttpClient
+    own: str
+    timeout_s: float
+    most: int = MOST_BYTES
 
-async def _fetch_once(url: str, timeout_s: float, most: int) -> Picture:
-    async with stream_exchange(Request("GET", url, {"Accept": "image/*"}), timeout_s) as streamed:
-        if streamed.status != 200:
-            raise Refused(_refused(streamed.status))
-        data = bytearray()
-        async for part in streamed.parts:
-            data += part
-            if len(data) > most:
-                raise NotKept("image_too_large", f"the image has more than {most:,} bytes")
-    kind = streamed.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return picture(bytes(data), kind)
+    async def fetch(self, url: str) -> Picture:
+        """Fetch an image, asking again where that may help. Raises NotKept, with the reason."""
+        if not may_fetch(url, self.own):
+            raise NotKept("foreign_image_url", "the image's URL is neither https nor of the endpoint's own server")
+        attempt = 1
+        while True:
+            try:
+                return await self._fetch_once(url)
+            except Refused as refused:
+                outcome = refused.outcome
+                if outcome.kind not in _AGAIN or attempt >= ATTEMPTS:
+                    words = outcome.message or f"HTTP {outcome.status}"
+                    raise NotKept("download_failed", f"the image could not be fetched: {words}") from refused
+            await asyncio.sleep(backoff(attempt))
+            attempt += 1
+
+    async def _fetch_once(self, url: str) -> Picture:
+        async with self.http.stream(Request("GET", url, {"Accept": "image/*"}), self.timeout_s) as streamed:
+            if streamed.status != 200:
+                raise Refused(_refused(streamed.status))
+            data = bytearray()
+            async for part in streamed.parts:
+                data += part
+                if len(data) > self.most:
+                    raise NotKept("image_too_large", f"the image has more than {self.most:,} bytes")
+        kind = streamed.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return picture(bytes(data), kind)
 
 
 def _refused(status: int) -> Outcome:
@@ -208,7 +213,7 @@ def store(out: str | os.PathLike[str], *, relative: bool = True) -> ImageFolder 
 
 
 async def keep_all(
-    result: ImageResult, where: ImageFolder | ObjectStore, name: str, own: str, timeout_s: float
+    result: ImageResult, where: ImageFolder | ObjectStore, name: str, downloader: Downloader
 ) -> ImageResult:
     """Keep all images of a result, those that can be; the others become failures.
 
@@ -216,7 +221,7 @@ async def keep_all(
         result: with URLs or base64.
         where: from ``store``.
         name: names the files where the result has no operation's id.
-        own, timeout_s: as for ``fetch``.
+        downloader: fetches those that are URLs.
 
     Returns:
         The result with ``files``; without base64 that is in them.
@@ -225,7 +230,7 @@ async def keep_all(
     images = [*({"url": url} for url in result.urls), *({"b64": text} for text in result.b64)]
     places = [n for n in range(len(images) + len(taken)) if n not in taken]
     identity = result.operation_id or name
-    work = [_keep(where, identity, place, image, own, timeout_s) for place, image in zip(places, images, strict=True)]
+    work = [_keep(where, identity, place, image, downloader) for place, image in zip(places, images, strict=True)]
     ends = await asyncio.gather(*work)
     failures = [end for end in ends if isinstance(end, Failure)]
     return replace(
@@ -237,11 +242,11 @@ async def keep_all(
 
 
 async def _keep(
-    where: ImageFolder | ObjectStore, identity: str, index: int, image: Mapping[str, str], own: str, timeout_s: float
+    where: ImageFolder | ObjectStore, identity: str, index: int, image: Mapping[str, str], downloader: Downloader
 ) -> str | Failure:
     """Keep one image: its path or URL, or why there is none."""
     try:
-        found = await fetch(image["url"], own, timeout_s) if "url" in image else decoded(image["b64"])
+        found = await downloader.fetch(image["url"]) if "url" in image else decoded(image["b64"])
         return await asyncio.to_thread(where.save, file_name(identity, index, found.extension), found.data)
     except NotKept as exc:
         return Failure(index, exc.code, exc.message, 1)

@@ -9,17 +9,19 @@ from celery import states
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType
-from penstock.config.errors import InputInvalid, WrongTaskType
+from penstock.config.errors import InputInvalid
+from penstock.config.names import IMAGE_TASK, image_key
 from penstock.tasks.completion.task import divide
 from penstock.tasks.images.generation import Generation, ImageOptions
-from penstock.tasks.images.record import OperationRecord, record_key
+from penstock.tasks.images.record import OperationRecord
 from penstock.tasks.images.store import store
 from penstock.tasks.request.delivery import Delivery
+from penstock.tasks.request.endpoints import endpoint_for
 from penstock.tasks.services.base import ImageCall
 from penstock.workers.app import app
 from penstock.workers.pool.loop import wait
 from penstock.workers.results.types import CompleteResult, ImageResult
-from penstock.workers.runtime import Runtime, runtime
+from penstock.workers.runtime import runtime
 from penstock.workers.task import LaneTask
 
 #: Seconds after its submit at which an operation is given up.
@@ -37,10 +39,10 @@ class ImageTask(LaneTask):
         stored = not (request.called_directly or request.is_eager or request.ignore_result)
         if status == states.SUCCESS and stored:
             shared = runtime()
-            shared.client.delete(record_key(shared.settings.key_prefix, task_id))
+            shared.client.delete(image_key(shared.settings.key_prefix, task_id))
 
 
-@app.task(name="penstock.generate_image", base=ImageTask, bind=True)
+@app.task(name=IMAGE_TASK, base=ImageTask, bind=True)
 def generate_image(
     self: Any,
     prompt: Any,
@@ -84,7 +86,7 @@ async def _generate(
 ) -> ImageResult:
     shared = runtime()
     delivery = Delivery(shared, task.request)
-    endpoint = _endpoint(shared, endpoint_id)
+    endpoint = endpoint_for("generate_image", (TaskType.IMAGE_GENERATION,), endpoint_id, shared)
     call = prepare(endpoint, prompt, given)
     out, delete, deadline_s = options
     if not isinstance(deadline_s, int | float) or not 0 < deadline_s <= 86_400:
@@ -97,7 +99,7 @@ async def _generate(
 
 
 def _announcer(task: Any, delivery: Delivery) -> Any:
-    """Return what tells the result back end of an operation's state."""
+    """Return what stores an operation's state in the result back end."""
 
     def announce(state: str, operation: OperationRecord) -> None:
         if not delivery.direct:
@@ -105,16 +107,6 @@ def _announcer(task: Any, delivery: Delivery) -> Any:
             task.update_state(state=state, meta=meta)
 
     return announce
-
-
-def _endpoint(shared: Runtime, endpoint_id: str) -> Endpoint:
-    endpoint = shared.directory.get(endpoint_id)
-    if endpoint.task_type is not TaskType.IMAGE_GENERATION:
-        raise WrongTaskType(
-            f"[{endpoint_id}] is a {endpoint.task_type} endpoint: `generate_image` needs one of type "
-            f"{TaskType.IMAGE_GENERATION}; see `penstock endpoint list`"
-        )
-    return endpoint
 
 
 def prepare(endpoint: Endpoint, prompt: Any, given: Mapping[str, Any]) -> ImageCall:

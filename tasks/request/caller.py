@@ -1,22 +1,25 @@
-"""Carries requests through a lane: leave, send, read, tell the lane, decide. The same for every service and task."""
+"""Carries requests through a lane, whatever they ask for: permit, send, read, learn, decide, wait, and again.
+
+Every answer is decided upon once; the lane is told of the decision's cool-down, the call acts on its step.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import load_service
-from penstock.config.errors import InferenceFailed, LaneParked
-from penstock.tasks.request.auth import authorised
-from penstock.tasks.request.http import client, exchange
+from penstock.tasks.request.auth import bearer_tokens
+from penstock.tasks.request.http import http_client
+from penstock.tasks.request.retry import NotAnswered, RetryState
 from penstock.tasks.services.base import Refused, Request, Response, Service
-from penstock.workers.lanes.decision import Attempt, Decision, Policy, Step, decide
+from penstock.workers.lanes.decision import Decision, Policy, Step, decide
 from penstock.workers.lanes.fair_queue import Permit
-from penstock.workers.lanes.lane import HAND_BACK_S, Lane, LaneClosed
+from penstock.workers.lanes.lane import Lane, LaneClosed
 from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 from penstock.workers.results.types import Effort
 from penstock.workers.runtime import Runtime
@@ -25,35 +28,46 @@ T = TypeVar("T")
 Send = Callable[[Request, float], Awaitable[Response]]
 
 
-@dataclass
-class RetryState:
-    """What has been tried for one request's inputs; goes with them when they are split.
+def _none(_: Any) -> float:
+    return 0.0
+
+
+async def _nothing(_: Any = None) -> None:
+    """What is done before sending, and on a refusal, where a task has nothing of its own to do."""
+
+
+@dataclass(frozen=True)
+class Exchange(Generic[T]):
+    """One request and its answer, as a task wants them.
 
     Args:
-        attempts, refusals: what counts towards the decision; see ``Attempt``.
-        sent: requests in which they were.
-        started: when, by the monotonic clock, in seconds.
-        isolated: whether they were split off a request that had failed too often.
+        build: makes the request, for the endpoint with its credentials in place.
+        read: checks and decodes the answer, or raises Refused.
+        tokens: tells how many tokens the request is estimated at, when its turn comes.
+        size: UTF-8 bytes of input, for the ratio of tokens.
+        inputs: inputs in the request: it can be split if there are several.
+        used: tokens of the input by the answer's usage, 0 when it said nothing.
+        made: tokens charged beyond those of the input: a completion's own.
+        send: sends it, for answers that are not read whole; gets the endpoint's time-out, in seconds, too.
+        before: is awaited between permit and sending; what it raises ends the call.
+        refused: is given each outcome that is no answer, before anything follows; what it raises ends the call.
+        operations, lease, lease_s, wait_s: for images, see ``Lane.slot``.
     """
 
-    attempts: int = 0
-    refusals: int = 0
-    sent: int = 0
-    started: float = field(default_factory=time.monotonic)
-    isolated: bool = False
-
-    def attempt(self, inputs: int, lane: Lane) -> Attempt:
-        """Say it as the decision wants to know it."""
-        elapsed = time.monotonic() - self.started
-        return Attempt(self.attempts, self.refusals, elapsed, inputs, lane.served_at > self.started, self.isolated)
-
-    def part(self, inputs: int) -> RetryState:
-        """Of a part of a request that was split.
-
-        Several inputs are known to be stubborn and are split at their next failure. One input has never been tried
-        alone: it gets tries of its own, so that neither its neighbours' misfortunes nor chance make it fail.
-        """
-        return RetryState(min(self.attempts, 2) if inputs > 1 else 0, sent=self.sent, isolated=True)
+    build: Callable[[Endpoint], Request]
+    read: Callable[[Response], T]
+    tokens: Callable[[], float]
+    size: int
+    inputs: int = 1
+    used: Callable[[T], float] = _none
+    made: Callable[[T], float] = _none
+    send: Send | None = None
+    before: Callable[[], Awaitable[None]] = _nothing
+    refused: Callable[[Outcome], Awaitable[None]] = _nothing
+    operations: int = 0
+    lease: str = ""
+    lease_s: float = 0.0
+    wait_s: float | None = None
 
 
 class Caller:
@@ -61,7 +75,7 @@ class Caller:
 
     Args:
         runtime: this process's.
-        endpoint: whom to talk to.
+        endpoint: whom to ask.
         bulk: whether it is bulk work.
     """
 
@@ -70,135 +84,99 @@ class Caller:
         self.endpoint, self.bulk = endpoint, bulk
         self.service: Service = load_service(endpoint.service)
         self.lane: Lane = runtime.lanes().lane(endpoint)
-        self.policy = Policy(settings.retry_attempts, settings.retry_budget_s, settings.max_delay_s)
+        # Made while there is time: who has a permit must not be late.
+        self.http, self._tokens = http_client(runtime), bearer_tokens(runtime)
+        self._policy = Policy(settings.retry_attempts, settings.retry_budget_s, settings.max_delay_s)
         self.effort = Effort()
 
-    async def slot(self, tokens: Callable[[], float]) -> Permit:
-        """Wait for leave to send."""
-        client()  # made while there is time: who has leave must not be late
+    async def permit(self, tokens: Callable[[], float]) -> Permit:
+        """Wait for a permit, to be used in ``call``. Raises LaneClosed."""
         return await self.lane.slot(self.endpoint, tokens, bulk=self.bulk)
 
-    async def ask(
-        self,
-        permit: Permit,
-        build: Callable[[Endpoint], Request],
-        read: Callable[[Response], T],
-        *,
-        size: int,
-        inputs: int = 1,
-        used: Callable[[T], float] = lambda answer: 0.0,
-        made: Callable[[T], float] = lambda answer: 0.0,
-        send: Send = exchange,
-    ) -> T:
-        """Send one request, read its answer and tell the lane.
+    async def call(self, exchange: Exchange[T], retry: RetryState | None = None, permit: Permit | None = None) -> T:
+        """Ask until there is an answer, or none is to be had.
 
         Args:
-            ticket: the leave.
-            build: makes the request, for the endpoint with its credentials in place.
-            read: checks and decodes the answer, or raises Refused.
-            size: UTF-8 bytes of input, for the ratio of tokens.
-            inputs: inputs in the request, for the count of those possibly billed twice.
-            used: tokens of the input by the answer's usage, 0 when it said nothing.
-            made: tokens charged beyond those of the input: a completion's own.
-            send: sends it, for answers that are not read whole; gets the endpoint's time-out too.
+            exchange: what to ask.
+            retry: what has been tried for its inputs already.
+            permit: to send, where one is there already.
 
         Raises:
-            Refused: there is no good answer; the lane has been told.
+            NotAnswered: the inputs fail, or are to be asked in parts.
+            LaneClosed: not now; it carries what had been tried.
         """
+        retry = retry or RetryState()
+        while True:
+            sent: Permit | None = None
+            try:
+                authorised = await self._authorised()
+                sent, permit = permit or await self._slot(exchange, retry), None
+                return await self._send(exchange, authorised, sent)
+            except Refused as refused:
+                outcome = refused.outcome
+            retry.count(outcome)
+            decision = decide(outcome, retry.attempt(exchange.inputs, self.lane), self._policy)
+            await self._learn(outcome, decision, sent, exchange.inputs)
+            if sent is not None:
+                await exchange.refused(outcome)
+            await self._act(outcome, decision, retry)
+
+    async def authorised(self) -> Endpoint:
+        """Return the endpoint with valid credentials. Raises Refused."""
+        return await self._tokens.authorised(self.endpoint, self.service)
+
+    async def _authorised(self) -> Endpoint:
+        try:
+            return await self.authorised()
+        except Refused:
+            self.effort += Effort(requests=1)
+            raise
+
+    async def _slot(self, exchange: Exchange[T], retry: RetryState) -> Permit:
+        try:
+            return await self.lane.slot(
+                self.endpoint, exchange.tokens, bulk=self.bulk, operations=exchange.operations, lease=exchange.lease,
+                lease_s=exchange.lease_s, wait_s=exchange.wait_s,
+            )  # fmt: skip
+        except LaneClosed as closed:
+            closed.attempts, closed.refusals = retry.attempts, retry.refusals
+            raise
+
+    async def _send(self, exchange: Exchange[T], authorised: Endpoint, permit: Permit) -> T:
+        """Send once, read the answer, and let the lane learn from a good one. Raises Refused."""
+        await exchange.before()
         self.effort += Effort(requests=1)
         started = time.monotonic()
-        try:
-            request = build(await authorised(self.endpoint, self.service))
-            response = await send(request, self.endpoint.timeout_s)
-            answer = read(response)
-        except Refused as refused:
-            await self._tell(permit, refused.outcome, inputs)
-            raise
-        self.lane.settle(permit, size, used(answer), time.monotonic() - started, made(answer))
+        send = exchange.send or self.http.exchange
+        response = await send(exchange.build(authorised), self.endpoint.timeout_s)
+        answer = exchange.read(response)
+        latency_s = time.monotonic() - started
+        self.lane.settle(permit, exchange.size, exchange.used(answer), latency_s, exchange.made(answer))
         self.lane.learn(self.endpoint, self.service.limits(response))
         return answer
 
-    async def _tell(self, permit: Permit, outcome: Outcome, inputs: int) -> None:
+    async def _learn(self, outcome: Outcome, decision: Decision, permit: Permit | None, inputs: int) -> None:
+        """Tell the lane of an outcome that is no answer. Without a permit it is the token server's, which says nothing
+        of the lane."""
+        if permit is None:
+            return
         if outcome.kind is OutcomeKind.RATE_LIMITED:
             self.effort += Effort(rate_limited=1)
-            await self.lane.refused(permit, outcome, self._cool_down(outcome))
+            await self.lane.refused(permit, outcome, decision.cool_s)
             return
         self.lane.learn(self.endpoint, outcome.limits)
         if outcome.billed:
             self.effort += Effort(possibly_billed_twice=inputs)
         await self.lane.failed(outcome)
 
-    def _cool_down(self, outcome: Outcome) -> float:
-        """Seconds for which the lane cools after a 429."""
-        decision = decide(outcome, Attempt(attempts=0, refusals=1), self.policy)
-        return min(decision.delay_s, self.policy.max_delay_s)
-
-    async def after(self, outcome: Outcome, retry: RetryState, inputs: int) -> Decision:
-        """Decide what follows; wait here if that is it. Counts the try.
-
-        Raises:
-            LaneClosed: the lane is parked by this very outcome, or the wait is too long for a worker to hold it.
-        """
-        retry.sent += 1
-        if outcome.kind is OutcomeKind.RATE_LIMITED:
-            retry.refusals += 1
-        else:
-            retry.attempts += 1
-        decision = decide(outcome, retry.attempt(inputs, self.lane), self.policy)
+    async def _act(self, outcome: Outcome, decision: Decision, retry: RetryState) -> None:
+        """Do what was decided; returns when the request is to be made again."""
         if decision.step is Step.PARK:
             why = await self.lane.park(self.endpoint, outcome)
             raise LaneClosed("parked", why, 0.0)
-        if decision.step in (Step.WAIT, Step.SPLIT):
+        if decision.step is not Step.FAIL:
             self.effort += Effort(retries=1)
-        # A lane that cools makes its requests wait by itself.
-        if decision.step is Step.WAIT and outcome.kind is not OutcomeKind.RATE_LIMITED:
+        if decision.step in (Step.FAIL, Step.SPLIT):
+            raise NotAnswered(outcome, decision, retry)
+        if outcome.kind is not OutcomeKind.RATE_LIMITED:  # a lane that cools makes its requests wait by itself
             await asyncio.sleep(decision.delay_s)
-        return decision
-
-    async def persist(
-        self,
-        build: Callable[[Endpoint], Request],
-        read: Callable[[Response], T],
-        *,
-        tokens: Callable[[], float],
-        size: int,
-        used: Callable[[T], float] = lambda answer: 0.0,
-        made: Callable[[T], float] = lambda answer: 0.0,
-        send: Send = exchange,
-    ) -> T:
-        """Ask until there is an answer or none is to be had: for requests that cannot be split.
-
-        Args:
-            build, read, size, used, made, send: as for ``ask``.
-            tokens: says how many tokens it is estimated at, when its turn comes.
-
-        Raises:
-            InferenceFailed: the final "no".
-            LaneClosed: not now.
-        """
-        retry = RetryState()
-        while True:
-            permit = await self.slot(tokens)
-            try:
-                return await self.ask(permit, build, read, size=size, used=used, made=made, send=send)
-            except Refused as refused:
-                decision = await self.after(refused.outcome, retry, 1)
-                if decision.step in (Step.FAIL, Step.SPLIT):
-                    raise failed(self.endpoint, refused.outcome, self.effort.requests) from None
-
-
-def failed(endpoint: Endpoint, outcome: Outcome, attempts: int) -> InferenceFailed:
-    """Return the error of a call that the service will not do."""
-    status = f" (HTTP {outcome.status})" if outcome.status else ""
-    message = f"[{endpoint.inference_id}] {outcome.code or outcome.kind.value}{status}: {outcome.message}"
-    return InferenceFailed(message, outcome.code or outcome.kind.value, outcome.status, attempts)
-
-
-def parked(endpoint: Endpoint, closed: LaneClosed) -> LaneParked:
-    """Return the error for a caller whose lane is parked."""
-    return LaneParked(f"the lane of [{endpoint.inference_id}] is parked: {closed.why}", "lane_parked")
-
-
-def wait_for(closed: LaneClosed) -> float:
-    """Seconds to wait before asking a closed lane again, where nobody else can do the waiting."""
-    return min(max(closed.delay_s, 0.2), HAND_BACK_S)

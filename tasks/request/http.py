@@ -1,4 +1,4 @@
-"""Sends requests: one client a process and event loop, foreign errors named at this border.
+"""Sends requests: one client an event loop, foreign errors named at this border.
 
 httpx's own transport does not scale past some 16 requests in flight; aiohttp's, under httpx's API, does.
 """
@@ -12,17 +12,15 @@ import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from weakref import WeakKeyDictionary
 
 import aiohttp
 import httpx
 from celery import signals
 from httpx_aiohttp import AiohttpTransport
 
-from penstock.config.settings import load_settings
 from penstock.tasks.services.base import Refused, Request, Response
 from penstock.workers.lanes.outcome import Outcome, OutcomeKind
-from penstock.workers.pool.loop import at_close
+from penstock.workers.runtime import Runtime
 
 #: Connections one process may open; the lanes bound what is in flight.
 CONNECTIONS = 2000
@@ -30,47 +28,10 @@ KEEP_ALIVE_S = 30.0
 #: A stream that is silent for so long, in seconds, is dead.
 SILENCE_S = 60.0
 
-_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
-
-
-def client() -> httpx.AsyncClient:
-    """Return this event loop's client, made on first use."""
-    loop = asyncio.get_running_loop()
-    found = _clients.get(loop)
-    if found is None or found.is_closed:
-        found = _clients[loop] = _make(loop)
-        at_close(found.aclose)
-    return found
-
-
-async def close_client() -> None:
-    """Close this event loop's client, if there is one."""
-    found = _clients.pop(asyncio.get_running_loop(), None)
-    if found is not None:
-        await found.aclose()
-
-
-async def exchange(request: Request, timeout_s: float) -> Response:
-    """Send one request and read the whole answer.
-
-    Args:
-        request: what to send.
-        timeout_s: seconds for all of it, connecting included.
-
-    Raises:
-        Refused: there is no answer; NOT_SENT when nothing can have been billed, else NO_ANSWER.
-    """
-    with _named(timeout_s):
-        async with asyncio.timeout(timeout_s):
-            answer = await client().request(
-                request.method, request.url, headers=dict(request.headers), content=request.body or None
-            )
-    return Response(answer.status_code, _lower(answer.headers), answer.content)
-
 
 @dataclass(frozen=True)
 class Streamed:
-    """An answer whose body is still coming. Header names are lower case; ``pieces`` gives the body as it comes."""
+    """An answer whose body is still coming. Header names are lower case; ``parts`` gives the body as it comes."""
 
     status: int
     headers: Mapping[str, str]
@@ -81,29 +42,73 @@ class Streamed:
         return Response(self.status, self.headers, b"".join([part async for part in self.parts]))
 
 
-@contextlib.asynccontextmanager
-async def stream_exchange(request: Request, timeout_s: float, silence_s: float = SILENCE_S) -> AsyncIterator[Streamed]:
-    """Send one request and read its answer piece by piece inside the block, each piece as soon as it comes.
+class HttpClient:
+    """Sends requests on one event loop. Make it there, and await ``aclose`` there.
 
     Args:
-        request: what to send.
-        timeout_s: seconds for all of it, connecting included.
-        silence_s: seconds for which the server may be silent once it has begun to answer.
-
-    Raises:
-        Refused: as ``exchange`` does; on entering, and from ``pieces``.
+        connect_timeout_s: seconds for a connection.
     """
-    end = asyncio.get_running_loop().time() + timeout_s
-    headers = {"Accept-Encoding": "identity", **request.headers}  # a compressor would hold pieces back
-    with _named(timeout_s):
-        async with asyncio.timeout_at(end):
-            sent = client().build_request(request.method, request.url, headers=headers, content=request.body or None)
-            answer = await client().send(sent, stream=True)
-    try:
-        yield Streamed(answer.status_code, _lower(answer.headers), _parts(answer, end, timeout_s, silence_s))
-    finally:
-        with contextlib.suppress(httpx.HTTPError, aiohttp.ClientError, OSError):  # of what nobody waits for any more
-            await answer.aclose()
+
+    def __init__(self, connect_timeout_s: float) -> None:
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it writes a line for every request
+        loop = asyncio.get_running_loop()
+        self._client = httpx.AsyncClient(
+            transport=AiohttpTransport(verify=_tls(), client=lambda: _session(loop)),
+            timeout=httpx.Timeout(None, connect=connect_timeout_s),
+            follow_redirects=False,
+        )
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._client.aclose()
+
+    async def exchange(self, request: Request, timeout_s: float) -> Response:
+        """Send one request and read the whole answer.
+
+        Args:
+            request: what to send.
+            timeout_s: seconds for all of it, connecting included.
+
+        Raises:
+            Refused: there is no answer; NOT_SENT when nothing can have been billed, else NO_ANSWER.
+        """
+        with _named(timeout_s):
+            async with asyncio.timeout(timeout_s):
+                answer = await self._client.request(
+                    request.method, request.url, headers=dict(request.headers), content=request.body or None
+                )
+        return Response(answer.status_code, _lower(answer.headers), answer.content)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, request: Request, timeout_s: float, silence_s: float = SILENCE_S) -> AsyncIterator[Streamed]:
+        """Send one request and read its answer part by part inside the block, each part as soon as it comes.
+
+        Args:
+            request: what to send.
+            timeout_s: seconds for all of it, connecting included.
+            silence_s: seconds for which the server may be silent once it has begun to answer.
+
+        Raises:
+            Refused: as ``exchange`` does; on entering, and from ``parts``.
+        """
+        end = asyncio.get_running_loop().time() + timeout_s
+        headers = {"Accept-Encoding": "identity", **request.headers}  # a compressor would hold parts back
+        with _named(timeout_s):
+            async with asyncio.timeout_at(end):
+                sent = self._client.build_request(
+                    request.method, request.url, headers=headers, content=request.body or None
+                )
+                answer = await self._client.send(sent, stream=True)
+        try:
+            yield Streamed(answer.status_code, _lower(answer.headers), _parts(answer, end, timeout_s, silence_s))
+        finally:
+            with contextlib.suppress(httpx.HTTPError, aiohttp.ClientError, OSError):  # nobody waits for it any more
+                await answer.aclose()
+
+
+def http_client(runtime: Runtime) -> HttpClient:
+    """Return the running event loop's client, made on first use."""
+    return runtime.of_loop(HttpClient, lambda: HttpClient(runtime.settings.connect_timeout_s))
 
 
 async def _parts(answer: httpx.Response, end: float, timeout_s: float, silence_s: float) -> AsyncIterator[bytes]:
@@ -164,20 +169,11 @@ def _lost(code: str, message: str) -> Outcome:
     return Outcome(OutcomeKind.NO_ANSWER, code, message)
 
 
-def _make(loop: asyncio.AbstractEventLoop) -> httpx.AsyncClient:
-    settings = load_settings()
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it writes a line for every request
-
-    def session() -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S, ssl=_tls(), ttl_dns_cache=60, loop=loop
-        )
-        return aiohttp.ClientSession(connector=connector, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar())
-
-    timeout = httpx.Timeout(None, connect=settings.connect_timeout_s)
-    return httpx.AsyncClient(
-        transport=AiohttpTransport(verify=_tls(), client=session), timeout=timeout, follow_redirects=False
+def _session(loop: asyncio.AbstractEventLoop) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(
+        limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S, ssl=_tls(), ttl_dns_cache=60, loop=loop
     )
+    return aiohttp.ClientSession(connector=connector, auto_decompress=True, cookie_jar=aiohttp.DummyCookieJar())
 
 
 @cache

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from penstock.config.endpoints.endpoint import RateLimit
 from penstock.config.endpoints.services import Caps
-from penstock.workers.lanes.tokens import BYTES_PER_TOKEN, byte_length
+from penstock.workers.lanes.tokens import BYTES_PER_TOKEN
 
 #: Share of the provider's cap of tokens a request that an estimate may fill.
 HEADROOM = 0.8
@@ -66,8 +66,7 @@ def budget_tokens(limit: RateLimit) -> float | None:
     return max(1.0, budget)
 
 
-def certainly_too_long(text: str, caps: Caps) -> bool:
-    """Whether a text is so far over the cap of tokens an input that no tokenizer could bring it under."""
-    return (
-        caps.input_tokens is not None and byte_length(text) / BYTES_PER_TOKEN > CERTAINLY_TOO_LONG * caps.input_tokens
-    )
+def certainly_too_long(size: int, caps: Caps) -> bool:
+    """Whether a text of ``size`` UTF-8 bytes is so far over the cap of tokens an input that no tokenizer could bring it
+    under it."""
+    return caps.input_tokens is not None and size / BYTES_PER_TOKEN > CERTAINLY_TOO_LONG * caps.input_tokens

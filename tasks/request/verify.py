@@ -17,8 +17,8 @@ from typing import Any
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType, load_service
 from penstock.config.errors import InferenceFailed
-from penstock.tasks.request.auth import authorised
-from penstock.tasks.request.http import close_client, exchange
+from penstock.tasks.request.auth import BearerTokens
+from penstock.tasks.request.http import HttpClient
 from penstock.tasks.services.base import CompleteCall, EmbedCall, Refused, Request, Response, Service
 from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 
@@ -31,11 +31,12 @@ PIXEL = (
 Found = dict[str, Any]
 
 
-def verify(endpoint: Endpoint) -> Found:
+def verify(endpoint: Endpoint, connect_timeout_s: float = 5.0) -> Found:
     """Make one tiny call, outside the endpoint's lane, and return what it showed. Not for use inside an event loop.
 
     Args:
         endpoint: with its secrets.
+        connect_timeout_s: seconds for a connection.
 
     Returns:
         ``checked`` (false when nothing was sent), ``model`` as the service names it, ``dimensions`` (of embeddings),
@@ -45,19 +46,20 @@ def verify(endpoint: Endpoint) -> Found:
     Raises:
         InferenceFailed: the service refused, could not be reached, or its answer is not what was asked.
     """
-    service: Service = load_service(endpoint.service)
     try:
-        return asyncio.run(_verify(service, endpoint))
+        return asyncio.run(_verify(endpoint, connect_timeout_s))
     except Refused as exc:
         raise _failed(endpoint, exc.outcome) from None
 
 
-async def _verify(service: Service, endpoint: Endpoint) -> Found:
+async def _verify(endpoint: Endpoint, connect_timeout_s: float) -> Found:
+    service: Service = load_service(endpoint.service)
+    http = HttpClient(connect_timeout_s)
     try:
-        endpoint = await authorised(endpoint, service)
-        return await _CHECKS[endpoint.task_type](service, endpoint)
+        known = await BearerTokens(http).authorised(endpoint, service)
+        return await _CHECKS[endpoint.task_type](_Check(http, service, known))
     finally:
-        await close_client()
+        await http.aclose()
 
 
 @dataclass(frozen=True)
@@ -66,22 +68,32 @@ class _Timed:
     latency_ms: float
 
 
-async def _send(request: Request, endpoint: Endpoint) -> _Timed:
-    started = time.perf_counter()
-    response = await exchange(request, endpoint.timeout_s)
-    return _Timed(response, round((time.perf_counter() - started) * 1000, 1))
+@dataclass(frozen=True)
+class _Check:
+    """What a check is made with."""
+
+    http: HttpClient
+    service: Service
+    endpoint: Endpoint
+
+    async def send(self, request: Request) -> _Timed:
+        started = time.perf_counter()
+        response = await self.http.exchange(request, self.endpoint.timeout_s)
+        return _Timed(response, round((time.perf_counter() - started) * 1000, 1))
 
 
-async def _embedding(service: Service, endpoint: Endpoint) -> Found:
+async def _embedding(check: _Check) -> Found:
+    service, endpoint = check.service, check.endpoint
     inputs = [{"image": PIXEL}] if endpoint.task_type is TaskType.IMAGE_EMBEDDING else [TEXT]
     call = EmbedCall(inputs, None, endpoint.task_settings)
-    timed = await _send(service.embed_request(endpoint, call), endpoint)
+    timed = await check.send(service.embed_request(endpoint, call))
     answer = service.read_embeddings(endpoint, call, timed.response)
     found = _found(service, answer.model, timed) | {"dimensions": int(answer.vectors.shape[1])}
-    return found | await _info(service, endpoint)
+    return found | await _info(check)
 
 
-async def _completion(service: Service, endpoint: Endpoint) -> Found:
+async def _completion(check: _Check) -> Found:
+    service, endpoint = check.service, check.endpoint
     plain = endpoint.task_type is TaskType.COMPLETION
     call = CompleteCall(
         prompt=TEXT if plain else None,
@@ -89,12 +101,12 @@ async def _completion(service: Service, endpoint: Endpoint) -> Found:
         task_settings=endpoint.task_settings,
         parameters={"max_tokens": 1},
     )
-    timed = await _send(service.complete_request(endpoint, call), endpoint)
+    timed = await check.send(service.complete_request(endpoint, call))
     if _wants_another_name(timed.response):
         call = dataclasses.replace(call, parameters={"max_completion_tokens": 16})
-        timed = await _send(service.complete_request(endpoint, call), endpoint)
+        timed = await check.send(service.complete_request(endpoint, call))
     answer = service.read_completion(endpoint, call, timed.response)
-    return _found(service, answer.model, timed) | await _info(service, endpoint)
+    return _found(service, answer.model, timed) | await _info(check)
 
 
 def _wants_another_name(response: Response) -> bool:
@@ -102,24 +114,26 @@ def _wants_another_name(response: Response) -> bool:
     return response.status == 400 and b"max_completion_tokens" in response.body
 
 
-async def _image(service: Service, endpoint: Endpoint) -> Found:
+async def _image(check: _Check) -> Found:
+    service, endpoint = check.service, check.endpoint
     request = service.info_request(endpoint)
     if request is None:
         return {"checked": False, "note": "an image costs money: nothing was sent, address and key were not tried"}
-    timed = await _send(request, endpoint)
+    timed = await check.send(request)
     if not 200 <= timed.response.status < 300:
         raise Refused(service.refusal(timed.response))
     found = _found(service, "", timed) | {"info": _object(timed.response)}
     return found | {"note": "the service was asked what is deployed; no image was made, since one costs money"}
 
 
-async def _info(service: Service, endpoint: Endpoint) -> Found:
+async def _info(check: _Check) -> Found:
     """Ask what is deployed. A courtesy: not every deployment answers, and the call that matters has succeeded."""
+    service, endpoint = check.service, check.endpoint
     request = service.info_request(endpoint)
     if request is None:
         return {}
     try:
-        timed = await _send(request, endpoint)
+        timed = await check.send(request)
     except Refused:
         return {}
     info = _object(timed.response) if timed.response.status == 200 else {}
@@ -168,7 +182,7 @@ def _failed(endpoint: Endpoint, outcome: Outcome) -> InferenceFailed:
     )
 
 
-_CHECKS: dict[TaskType, Callable[[Service, Endpoint], Awaitable[Found]]] = {
+_CHECKS: dict[TaskType, Callable[[_Check], Awaitable[Found]]] = {
     TaskType.TEXT_EMBEDDING: _embedding,
     TaskType.IMAGE_EMBEDDING: _embedding,
     TaskType.COMPLETION: _completion,

@@ -44,7 +44,7 @@ def test_under_all_faults_at_once_every_text_comes_to_its_right_end(bench: Bench
         wait_until(lambda: bench.done(ids) == len(ids), "all results", 90, every=0.2)
 
     finish(wanted)
-    for n in range(10):  # small calls ride together: chance may have spared a kind in the few requests that it took
+    for n in range(10):  # small calls share requests: chance may have spared a kind in the few requests that it took
         if set(server.stats()["faults"]) >= set(PASSING):
             break
         wanted += (more := calls(100, 4, name=f"more {n}"))

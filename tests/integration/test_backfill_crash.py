@@ -47,8 +47,8 @@ STEPS = [
     ("ledger.ledger:Ledger.begin", 1, "after"),
     ("ledger.ledger:Ledger.record", 1, "after"),
     ("ledger.ledger:Ledger.record", 3, "after"),
-    ("dispatch.publisher:Post.send", 1, "after"),
-    ("dispatch.publisher:Post.send", 3, "before"),
+    ("dispatch.publisher:BatchPublisher.send", 1, "after"),
+    ("dispatch.publisher:BatchPublisher.send", 3, "before"),
     ("ledger.ledger:Ledger.mark_sent", 2, "after"),
     ("ledger.ledger:Ledger.set_dimensions", 1, "after"),
     ("targets.parquet:Sink.close", 2, "before"),
@@ -56,8 +56,8 @@ STEPS = [
     ("ledger.ledger:Ledger.seal", 2, "after"),
     ("targets.writer:publish", 1, "after"),
     ("dispatch.results:Results.forget", 2, "after"),
-    ("targets.writer:Writer.settle_echoes", 1, "after"),
-    ("ledger.folder:Folder.write_report", 1, "after"),
+    ("targets.writer:Writer.settle_duplicates", 1, "after"),
+    ("ledger.folder:OutputFolder.write_report", 1, "after"),
     ("ledger.ledger:Ledger.finish", 1, "after"),
 ]
 

@@ -8,11 +8,14 @@ import json
 import math
 import struct
 import uuid
+from pathlib import Path
 from typing import Any
 
 import kombu.serialization
+import msgpack
 import numpy as np
 import pytest
+import xxhash
 from celery import Celery
 from celery.utils import uuid as new_id
 from hypothesis import given, settings
@@ -34,6 +37,8 @@ from penstock.workers.results.types import (
     Usage,
 )
 from support.valkey import ValkeyServer
+
+FORMAT_1 = Path(__file__).resolve().parent.parent / "fixtures" / "format_1"
 
 codec.register()
 
@@ -183,7 +188,9 @@ def test_what_is_cut_off_is_refused(length: int) -> None:
         b"PSR",
         b'{"status": "SUCCESS"}',
         GOOD + b"x",
-        b"PSR\x02" + GOOD[4:],
+        b"PSR\x00" + GOOD[4:],
+        b"PSR\x01" + GOOD[4:],
+        b"PSR\x03" + GOOD[4:],
         "text",
         struct.pack("<3sBBBI", b"PSR", 1, 1, 0, 2**32 - 1) + b"~{}",
     ],
@@ -193,7 +200,91 @@ def test_what_is_no_container_is_refused(data: Any) -> None:
         decode(data)
 
 
+def test_a_newer_format_is_refused_by_its_number() -> None:
+    with pytest.raises(DecodeError, match=r"of format 3, and this Penstock reads formats up to 2.*upgrade this side"):
+        decode(b"PSR\x03" + GOOD[4:])
+
+
+def test_results_are_recognised_by_their_first_bytes() -> None:
+    assert GOOD[:4] == encode(None)[:4] == b"PSR\x02"
+
+
+@settings(max_examples=300)
+@given(st.integers(0, len(GOOD) - 1), st.integers(1, 255))
+def test_damage_is_never_read_as_data(position: int, change: int) -> None:
+    data = bytearray(GOOD)
+    data[position] ^= change
+    with pytest.raises(DecodeError, match="cannot be read"):
+        decode(bytes(data))
+
+
+def test_damage_is_called_damage() -> None:
+    data = bytearray(encode(EMBEDDED))
+    data[-1] ^= 1
+    with pytest.raises(DecodeError, match="it is damaged: its checksum does not agree"):
+        decode(bytes(data))
+
+
+def test_keys_integers_and_bytes_come_back_as_they_were() -> None:
+    value = {1: "a", None: b"\xff", 1.5: -(2**70), ("a", (2, "b")): 2**64, b"c": {True: [2**63, -(2**63) - 1]}}
+    assert decode(encode(value)) == value
+
+
+def sealed(header: Any, arrays: bytes = b"", form: int = 0) -> bytes:
+    """Return a container of format 2 whose checksum is right."""
+    packed = header if isinstance(header, bytes) else msgpack.packb(header)
+    rest = struct.pack("<BI", form, len(packed)) + packed + arrays
+    return b"PSR\x02" + xxhash.xxh3_64_digest(rest) + rest
+
+
+def extension(kind: str, *fields: Any) -> msgpack.ExtType:
+    return msgpack.ExtType(ord(kind), msgpack.packb(fields))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        extension("a", "f4", 2**62, 2**62),
+        extension("a", "f4", -1),
+        extension("a", "O", 1),
+        extension("a"),
+        extension("a", ["f4"], 1),
+        extension("x"),
+        extension("k", "os.system", "id"),
+        extension("k"),
+        msgpack.ExtType(ord("k"), msgpack.packb({"__type__": "os.system", "__value__": "id"})),
+        msgpack.ExtType(ord("k"), msgpack.packb({"__type__": "datetime", "__value__": 5})),
+        extension("e", 1, 2),
+        extension("e", "abc", [0], "m", [], [0]),
+        extension("u", "a", "b", "c", "d", "e"),
+        msgpack.ExtType(ord("e"), b""),
+        msgpack.packb([1]) + b"\x00",
+        b"\x91" * 5000 + b"\x00",
+        b"",
+        b"\xc1",
+        b"\xa1\xff",
+    ],
+)
+def test_crafted_headers_with_a_sound_checksum_are_refused(header: Any) -> None:
+    with pytest.raises(DecodeError, match="cannot be read"):
+        decode(sealed(header))
+
+
+@pytest.mark.parametrize("header", [[], {}, 5, ["SUCCESS"], ["SUCCESS", 1, "", "", None, [], {}, 1], [1] * 7])
+def test_incomplete_metadata_with_a_sound_checksum_are_refused(header: Any) -> None:
+    with pytest.raises(DecodeError, match="cannot be read"):
+        decode(sealed(header, form=1))
+
+
+def test_a_header_longer_than_the_container_and_bytes_of_no_array_are_refused() -> None:
+    rest = struct.pack("<BI", 0, 2**32 - 1) + b"\xc0"
+    for data in (b"PSR\x02" + xxhash.xxh3_64_digest(rest) + rest, sealed(None, b"more")):
+        with pytest.raises(DecodeError, match="cannot be read"):
+            decode(data)
+
+
 def crafted(header: Any, arrays: bytes = b"") -> bytes:
+    """Return a container of format 1."""
     text = json.dumps(header).encode()
     return struct.pack("<3sBBBI", b"PSR", 1, 1, 0, len(text)) + b"~" + text + arrays
 
@@ -226,6 +317,53 @@ def test_incomplete_metadata_are_refused(header: Any) -> None:
     data[5] = 1
     with pytest.raises(DecodeError, match="cannot be read"):
         decode(bytes(data))
+
+
+FIXED = {
+    "status": "SUCCESS",
+    "traceback": None,
+    "children": [],
+    "date_done": "2026-11-20T22:48:00.123456+00:00",
+    "task_id": "3a7c1f0e-8f6b-4c39-9d0b-6f2f4f1f6a55",
+}
+REFUSED = {
+    "exc_type": "InferenceFailed",
+    "exc_message": ["no: do this", "content_filter", 400, 3],
+    "exc_module": "penstock.config.errors",
+}
+KOMBUS = [
+    datetime.datetime(2026, 1, 2, 3, tzinfo=datetime.UTC),
+    datetime.date(2026, 1, 2),
+    decimal.Decimal("1.5"),
+    uuid.UUID(FIXED["task_id"]),
+    b"\xff\x00",
+    b"text",
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("embed", FIXED | {"result": EMBEDDED}),
+        ("completion", FIXED | {"result": COMPLETED, "group_id": "g", "parent_id": "p"}),
+        ("image", FIXED | {"result": IMAGED}),
+        ("error", FIXED | {"result": REFUSED, "status": "FAILURE", "traceback": "Traceback ..."}),
+        ("kombu-types", FIXED | {"result": KOMBUS}),
+    ],
+)
+def test_metadata_that_format_1_wrote_are_still_read(name: str, expected: dict[str, Any]) -> None:
+    back = decode((FORMAT_1 / f"result-{name}.bin").read_bytes())
+    assert same(expected["result"], back["result"])
+    assert {**back, "result": None} == {**expected, "result": None}
+
+
+def test_arrays_and_odd_keys_that_format_1_wrote_are_still_read() -> None:
+    arrays = decode((FORMAT_1 / "result-arrays.bin").read_bytes())
+    expected = [np.arange(6, dtype=kind).reshape(2, 3) for kind in codec.ARRAY_TYPES.values()]
+    assert all(same(left, right) for left, right in zip(expected, arrays, strict=True))
+    keys = decode((FORMAT_1 / "result-keys.bin").read_bytes())
+    assert same(EMBEDDED, keys.pop(1))
+    assert keys == [{"~": ["e", 1]}, {"~~": 1}, 2**70, "Löschen"]
 
 
 @pytest.fixture

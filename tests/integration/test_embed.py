@@ -1,4 +1,4 @@
-"""``embed`` through a real worker: vectors, bad inputs alone, retries, riding together; against the stand-in."""
+"""``embed`` through a real worker: vectors, bad inputs alone, retries, sharing requests; against the stand-in."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def test_attempts_have_an_end(stage: Stage, bench: TaskBench, docs: str) -> None
     assert answer.effort.requests == 4
 
 
-# Riding together ---------------------------------------------------------------------------------------------------
+# Sharing requests ---------------------------------------------------------------------------------------------------
 
 
 def test_small_calls_on_a_busy_lane_ride_together_and_each_caller_has_its_own_rows(

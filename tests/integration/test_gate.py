@@ -16,14 +16,15 @@ from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.utils.json import dumps, loads
 
 from penstock.config.endpoints.registry import Registry
+from penstock.config.names import lane_key
 from penstock.config.settings import load_settings
 from penstock.workers.broker import transport
 from penstock.workers.broker.gate import BULK_HORIZON_MS, INTERACTIVE_HORIZON_MS, Gate, Offer, share
 from penstock.workers.lanes.constants import FORMAT
-from penstock.workers.lanes.keys import lane_key
 from penstock.workers.lanes.limiter import change_lane
-from penstock.workers.lanes.window import FIRST, window
+from penstock.workers.lanes.window import FIRST
 from penstock.workers.lua import script
+from penstock.workers.runtime import runtime
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
 
@@ -199,7 +200,7 @@ def put(client: redis.Redis, inference_id: str, rpm: float | None = 600) -> str:
 @pytest.fixture
 def gate(valkey: ValkeyServer, home: Path, broker_url: str) -> Iterator[tuple[Gate, redis.Redis]]:
     with valkey.client() as client:
-        yield Gate(client, load_settings().key_prefix), client
+        yield Gate(runtime()), client
 
 
 def bulk(inference_id: str) -> str:
@@ -227,7 +228,7 @@ def test_interactive_queues_come_first_and_queues_without_a_lane_are_always_open
 
 def test_a_queue_of_which_a_window_is_in_flight_is_left_out(gate: tuple[Gate, redis.Redis]) -> None:
     made, client = gate
-    held = window(put(client, "gate-two"))
+    held = runtime().quotas.of(put(client, "gate-two")).window
     held.rate, held.latency_s = 10.0, 1.0
     size = held.size(100)
     queue = bulk("gate-two")
@@ -292,7 +293,7 @@ def test_a_worker_holds_its_window_of_a_lane_however_much_waits(
     channel: Callable[..., Any], gate: tuple[Gate, redis.Redis], valkey: ValkeyServer
 ) -> None:
     _, client = gate
-    held_window = window(put(client, "deep"))
+    held_window = runtime().quotas.of(put(client, "deep")).window
     held_window.rate, held_window.latency_s = 10.0, 0.1
     fill(valkey, bulk("deep"), 2000)
     held, turn = channel(bulk("deep"), prefetch=100)

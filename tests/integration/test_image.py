@@ -18,7 +18,7 @@ from penstock.config.errors import InferenceFailed, InputInvalid, WrongTaskType
 from penstock.workers.pool.loop import close_process_loop
 from penstock.workers.results.codec import encode
 from penstock.workers.results.types import ImageResult
-from penstock.workers.runtime import forget_runtime
+from penstock.workers.runtime import close_runtime
 from support.task_bench import SHORT_LEASES, Stage, TaskBench, open_stage
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
@@ -204,13 +204,13 @@ def test_called_directly_it_waits_here(
     bench.openai("completion", "chat", stage.stand_in.url)
     stage.stand_in.configure(image_states=["running", "succeeded"])
     monkeypatch.chdir(folder)
-    forget_runtime()
+    close_runtime()
     try:
         images = generate_image(complete("Describe a chair", "chat"), pictures, out="images")
         with pytest.raises(InputInvalid, match="JSON"):
             generate_image("a chair", pictures, style=object())
     finally:
-        forget_runtime()
+        close_runtime()
         close_process_loop()
     assert [path.name for path in (folder / "images").iterdir()] == [f"{images.operation_id}-0.png"]
     with stage.valkey.client() as client:

@@ -11,8 +11,9 @@ import pytest
 import redis
 import redis.asyncio
 
+from penstock.config.names import operations_queue
 from penstock.config.redis import connect_async
-from penstock.workers.broker.delayed import operations_queue, put_due, set_aside
+from penstock.workers.broker.delayed import put_due, set_aside
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,17 @@ import pytest
 from penstock.config.errors import ConfigurationError, InputInvalid
 from penstock.tasks.images import store as image_store
 from penstock.tasks.images.store import (
+    Downloader,
     ImageFolder,
     NotKept,
     decoded,
-    fetch,
     file_name,
     keep_all,
     may_fetch,
     picture,
     store,
 )
-from penstock.tasks.request.http import close_client
+from penstock.tasks.request.http import HttpClient
 from penstock.workers.results.types import Failure, ImageResult
 
 PNG = b"\x89PNG\r\n\x1a\n rest"
@@ -65,11 +66,23 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
-    monkeypatch.setattr(image_store, "backoff", lambda tries: 0.0)
+    monkeypatch.setattr(image_store, "backoff", lambda attempt: 0.0)
     with Storage() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
+
+
+@contextlib.asynccontextmanager
+async def downloading(own: str, **options: Any) -> AsyncIterator[Downloader]:
+    http = HttpClient(5)
+    try:
+        yield Downloader(http, own, 5, **options)
+    finally:
+        await http.aclose()
+
+
+NO_DOWNLOADS: Any = None
 
 
 @pytest.mark.parametrize(
@@ -92,10 +105,8 @@ def test_images_come_by_https_or_from_the_endpoints_own_server(url: str, allowed
 
 async def test_an_image_is_fetched_without_any_key(storage: Storage) -> None:
     storage.answers["/a"] = [(200, "image/png", PNG)]
-    try:
-        assert await fetch(f"{storage.url}/a", storage.url, 5) == image_store.Picture(PNG, ".png")
-    finally:
-        await close_client()
+    async with downloading(storage.url) as downloader:
+        assert await downloader.fetch(f"{storage.url}/a") == image_store.Picture(PNG, ".png")
     assert not {"authorization", "api-key"} & set(storage.asked[0])
 
 
@@ -116,11 +127,10 @@ async def test_a_download_ends_with_an_image_or_a_reason(
     storage.answers["/a"] = list(answers)
     found = ""
     try:
-        await fetch(f"{storage.url}/a", storage.url, 5, most=1000)
+        async with downloading(storage.url, most=1000) as downloader:
+            await downloader.fetch(f"{storage.url}/a")
     except NotKept as exc:
         found = exc.code
-    finally:
-        await close_client()
     assert found == code
     assert len(storage.asked) == asked
 
@@ -162,7 +172,7 @@ def test_files_appear_whole_and_nothing_else_is_left(tmp_path: Path, monkeypatch
 
 async def test_an_object_store_by_url(tmp_path: Path) -> None:
     text = base64.b64encode(PNG).decode()
-    result = await keep_all(ImageResult(b64=(text,)), store("memory://bucket/images"), "task-1", "https://x", 5)
+    result = await keep_all(ImageResult(b64=(text,)), store("memory://bucket/images"), "task-1", NO_DOWNLOADS)
     assert result.files == ("memory:///bucket/images/task-1-0.png",)
     assert result.b64 == ()
     import fsspec
@@ -185,7 +195,7 @@ def test_a_workers_folder_is_absolute(tmp_path: Path) -> None:
 async def test_what_cannot_be_kept_is_a_failure_of_its_own_place(tmp_path: Path) -> None:
     good, bad = base64.b64encode(PNG).decode(), base64.b64encode(b"no image").decode()
     before = ImageResult(b64=(good, bad), operation_id="op", failures=(Failure(0, "content_filter", "no", 1),))
-    result = await keep_all(before, ImageFolder(tmp_path), "task-1", "https://x", 5)
+    result = await keep_all(before, ImageFolder(tmp_path), "task-1", NO_DOWNLOADS)
     assert [Path(file).name for file in result.files] == ["op-1.png"]
     assert [(failure.index, failure.code) for failure in result.failures] == [
         (0, "content_filter"),

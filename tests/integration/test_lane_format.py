@@ -12,10 +12,10 @@ import redis.asyncio
 
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.config.endpoints.services import TaskType
-from penstock.config.errors import ConfigurationError, NewerFormat
+from penstock.config.errors import ConfigurationError, FormatTooNew
+from penstock.config.names import lane_key
 from penstock.config.settings import load_settings
 from penstock.workers.lanes.constants import FORMAT
-from penstock.workers.lanes.keys import lane_key
 from penstock.workers.lanes.limiter import Limiter, UsageReport, change_lane, unpark_changed
 from penstock.workers.lanes.scripts import by_name, run_blocking
 from penstock.workers.lanes.status import read_lane
@@ -111,7 +111,7 @@ async def test_a_newer_lane_is_refused_by_name_and_left_as_it_is(client: redis.R
     client.hset(lane_key(PREFIX, "q"), mapping={"format": FORMAT + 1, "state": "who knows"})
     asyncio_client = redis.asyncio.Redis(port=valkey.port)
     limiter = Limiter(asyncio_client, PREFIX)
-    words = rf"^lane q was written by a newer Penstock \(format {FORMAT + 1}\); this one reads format {FORMAT}: upgrade"
+    words = rf"^lane q cannot be read: it is of format {FORMAT + 1}, and .* up to {FORMAT}\. .*: upgrade this side$"
     limit = RateLimit(600)
     for call in (
         limiter.reserve("q", limit, 1),
@@ -120,7 +120,7 @@ async def test_a_newer_lane_is_refused_by_name_and_left_as_it_is(client: redis.R
         limiter.park("q", "no credit", "docs", 1),
         limiter.release("q", "lease"),
     ):
-        with pytest.raises(NewerFormat, match=words):
+        with pytest.raises(FormatTooNew, match=words):
             await call
     await asyncio_client.aclose()
     with pytest.raises(ConfigurationError, match=words):
@@ -132,5 +132,5 @@ async def test_a_newer_lane_is_refused_by_name_and_left_as_it_is(client: redis.R
 def test_status_refuses_it_too(client: redis.Redis, home: Any) -> None:
     settings = load_settings()
     client.hset(lane_key(settings.key_prefix, "q"), mapping={"format": FORMAT + 1})
-    with pytest.raises(NewerFormat):
+    with pytest.raises(FormatTooNew):
         read_lane(client, settings, "q")

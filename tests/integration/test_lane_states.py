@@ -9,19 +9,18 @@ from typing import Any
 import pytest
 import redis
 
-from penstock.config.names import parse_queue
+from penstock.config.names import lane_key, parse_queue, signal_channel
 from penstock.workers.broker.delayed import operations_queue
 from penstock.workers.broker.gate import BULK_HORIZON_MS, INTERACTIVE_HORIZON_MS
-from penstock.workers.lanes.keys import lane_key, signal_channel
 from penstock.workers.lanes.scripts import by_name, run_blocking
 from penstock.workers.lanes.states import (
     SIGNALLED,
     TRANSITIONS,
-    Event,
-    Leave,
+    LaneEvent,
+    Permission,
     Sender,
     State,
-    is_told,
+    fails_at_once,
     may_send,
 )
 from penstock.workers.lua import script
@@ -69,26 +68,26 @@ class Driver:
         if state is State.PROBING:
             self.run("resume")
 
-    def happen(self, event: Event) -> None:
+    def happen(self, event: LaneEvent) -> None:
         match event:
-            case Event.REFUSED:
+            case LaneEvent.REFUSED:
                 self.refuse()
-            case Event.RESTED:
+            case LaneEvent.RESTED:
                 self.run("fail", **REST)
-            case Event.COOLED:
+            case LaneEvent.COOLED:
                 if self.seen["state"] in (State.PARKED, State.PROBING):
                     self.run("fail", **REST)  # a cool-down beside the state
                 self.signals_since()
                 self.clock_ms += 120_000
-            case Event.SUCCEEDED:
+            case LaneEvent.SUCCEEDED:
                 self.run("report", **{"usage.ok": 1, "usage.fresh": 1, "usage.seq": self.number})
-            case Event.PARKED:
+            case LaneEvent.PARKED:
                 self.run("park", why="again no credit", **BY)
-            case Event.RESUMED | Event.UNPAUSED:
+            case LaneEvent.RESUMED | LaneEvent.UNPAUSED:
                 self.run("resume")
-            case Event.ENDPOINT_CHANGED:
+            case LaneEvent.ENDPOINT_CHANGED:
                 self.run("endpoint_changed", by="docs", version=4)
-            case Event.PAUSED:
+            case LaneEvent.PAUSED:
                 self.run("pause", why="by hand")
 
     def signals_since(self) -> int:
@@ -116,35 +115,38 @@ def driver(valkey: ValkeyServer) -> Iterator[Driver]:
         made.signals.close()
 
 
-@pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
-def test_each_event_leads_from_each_state_where_the_table_says(driver: Driver, state: State, event: Event) -> None:
+@pytest.mark.parametrize(("state", "event"), list(product(State, LaneEvent)))
+def test_each_event_leads_from_each_state_where_the_table_says(driver: Driver, state: State, event: LaneEvent) -> None:
     driver.bring_to(state)
-    if event is Event.UNPAUSED:
+    if event is LaneEvent.UNPAUSED:
         driver.run("pause", why="by hand")
     driver.signals_since()
     driver.happen(event)
     signalled = driver.signals_since() > 0
     seen = driver.seen
     assert seen["state"] == TRANSITIONS[state][event]
-    assert seen["paused"] == ("1" if event is Event.PAUSED else "0")
-    nothing_to_say = event is Event.ENDPOINT_CHANGED and state is not State.PARKED
+    assert seen["paused"] == ("1" if event is LaneEvent.PAUSED else "0")
+    nothing_to_say = event is LaneEvent.ENDPOINT_CHANGED and state is not State.PARKED
     assert signalled == (event in SIGNALLED and not nothing_to_say)
 
 
-@pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
-def test_under_a_pause_the_state_goes_on_by_the_same_arrows(driver: Driver, state: State, event: Event) -> None:
+@pytest.mark.parametrize(("state", "event"), list(product(State, LaneEvent)))
+def test_under_a_pause_the_state_goes_on_by_the_same_arrows(driver: Driver, state: State, event: LaneEvent) -> None:
     driver.bring_to(state)
     driver.run("pause", why="by hand")
     driver.happen(event)
     seen = driver.seen
-    resumed = event in (Event.RESUMED, Event.UNPAUSED)  # of a paused lane these are one: a person's `lane resume`
-    assert seen["state"] == TRANSITIONS[state][Event.UNPAUSED if resumed else event]
+    resumed = event in (
+        LaneEvent.RESUMED,
+        LaneEvent.UNPAUSED,
+    )  # of a paused lane these are one: a person's `lane resume`
+    assert seen["state"] == TRANSITIONS[state][LaneEvent.UNPAUSED if resumed else event]
     assert (seen["paused"], seen["pause_why"]) == (("0", "") if resumed else ("1", "by hand"))
 
 
 def test_the_table_has_every_cell() -> None:
     assert set(TRANSITIONS) == set(State)
-    assert all(set(row) == set(Event) for row in TRANSITIONS.values())
+    assert all(set(row) == set(LaneEvent) for row in TRANSITIONS.values())
 
 
 @pytest.mark.parametrize("paused", [False, True])
@@ -157,17 +159,22 @@ def test_who_may_send_is_let_through_and_nobody_else(
     driver.bring_to(state)
     if paused:
         driver.run("pause", why="by hand")
-    leave = may_send(state, sender, paused=paused)
+    permission = may_send(state, sender, paused=paused)
     taken = driver.take(sender)
-    assert taken == (leave is not Leave.NONE or is_told(state, sender, paused=paused))
+    assert taken == (permission is not Permission.NONE or fails_at_once(state, sender, paused=paused))
     granted = [driver.reserve() for _ in range(3)]
-    assert granted == {Leave.ALL: [True] * 3, Leave.ONE: [True, False, False], Leave.NONE: [False] * 3}[leave]
-    if leave is Leave.ONE:
+    assert (
+        granted
+        == {Permission.ALL: [True] * 3, Permission.ONE: [True, False, False], Permission.NONE: [False] * 3}[permission]
+    )
+    if permission is Permission.ONE:
         assert not driver.take(sender), "the probe is out"
 
 
 def test_polls_of_operations_pass_every_lane() -> None:
-    assert all(may_send(state, Sender.POLL, paused=paused) is Leave.ALL for state in State for paused in (True, False))
+    assert all(
+        may_send(state, Sender.POLL, paused=paused) is Permission.ALL for state in State for paused in (True, False)
+    )
     assert parse_queue(operations_queue("pictures")) is None, "their queue has no lane"
 
 
@@ -187,7 +194,7 @@ def test_one_resume_ends_the_pause_of_a_parked_lane_and_probes_it(driver: Driver
     driver.run("resume")
     assert [driver.reserve() for _ in range(2)] == [True, False]
     assert driver.seen["why"] == "no credit", "until it is known to be over"
-    driver.happen(Event.SUCCEEDED)
+    driver.happen(LaneEvent.SUCCEEDED)
     assert (driver.seen["state"], driver.seen["why"]) == ("open", "")
 
 

@@ -16,9 +16,9 @@ import redis
 
 from penstock.cli.lanes import read_all
 from penstock.config.endpoints.registry import Registry
+from penstock.config.names import flight_key, holder_key, lane_key, used_key
 from penstock.config.settings import load_settings
 from penstock.workers.lanes.constants import FORMAT
-from penstock.workers.lanes.keys import flight_key, holder_key, lane_key, used_key
 from penstock.workers.lanes.limiter import change_lane
 from penstock.workers.lanes.status import read_lane
 from support.processes import Child
@@ -162,7 +162,7 @@ def test_a_lane_of_a_newer_version_is_refused_by_name(operator: Operator) -> Non
     operator.lane(quota, format=FORMAT + 1)
     shown = penstock("lanes")
     assert shown.returncode == 2
-    assert f"lane {quota} was written by a newer Penstock (format {FORMAT + 1})" in " ".join(shown.stderr.split())
+    assert f"lane {quota} cannot be read: it is of format {FORMAT + 1}" in " ".join(shown.stderr.split())
     assert "Traceback" not in shown.stderr
 
 

@@ -14,8 +14,8 @@ import redis.asyncio
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.config.endpoints.registry import Registry
 from penstock.config.endpoints.services import TaskType
+from penstock.config.names import lane_key
 from penstock.config.settings import load_settings
-from penstock.workers.lanes.keys import lane_key
 from penstock.workers.lanes.limiter import (
     AHEAD_S,
     BULK_SHARE,

@@ -1,4 +1,4 @@
-"""The registry on a real server: secrets sealed, versions, quotas, the file merged in."""
+"""The registry on a real server: secrets encrypted, versions, quotas, the file merged in."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_one_account_and_model_is_one_quota_whatever_the_ids(
     assert registry.prepare("text_embedding", "new", make_body()).quota == a.quota
 
 
-def test_a_key_sealed_elsewhere_is_a_clear_error_though_the_list_still_works(
+def test_a_key_encrypted_elsewhere_is_a_clear_error_though_the_list_still_works(
     client: redis.Redis, tmp_path: Path, make_body: Any
 ) -> None:
     Registry(client, Settings(home=tmp_path / "a")).put("completion", "chat", make_body())

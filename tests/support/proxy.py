@@ -58,16 +58,16 @@ class Proxy:
             except OSError:
                 return
             with self._tracked(far_writer):
-                pumps = [
-                    asyncio.create_task(self._pump(reader, far_writer)),
-                    asyncio.create_task(self._pump(far_reader, writer)),
+                copies = [
+                    asyncio.create_task(self._copy(reader, far_writer)),
+                    asyncio.create_task(self._copy(far_reader, writer)),
                 ]
-                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-                for deliver_available in pumps:
-                    deliver_available.cancel()
-                await asyncio.gather(*pumps, return_exceptions=True)
+                await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
+                for copy in copies:
+                    copy.cancel()
+                await asyncio.gather(*copies, return_exceptions=True)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 if self.delay_s:

@@ -4,7 +4,7 @@ A task that has to look again later (is the image ready?) sets its own message a
 a sorted set; then the first worker that looks puts it on a queue again. No worker's slot is held meanwhile, nothing
 sits in a worker as a Celery ETA, and whoever dies, the message is in exactly one place.
 
-Polls of an operation come back on a queue of their own, ``penstock.ID.operations``, which the lane's gate lets pass:
+Polls of an operation come back on a queue of their own, ``operations_queue``, which the lane's gate lets pass:
 what was submitted is looked after, though the lane may cool or be paused.
 """
 
@@ -17,19 +17,29 @@ from uuid import uuid4
 import redis
 import redis.asyncio
 from celery import bootsteps
-from kombu.transport.redis import Channel
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import PenstockError
-from penstock.config.names import parse_queue
-from penstock.config.redis import connect, is_redis
+from penstock.config.names import (
+    bell_key,
+    due_key,
+    due_messages_key,
+    holder_key,
+    operations_queue,
+    parse_queue,
+    queue_key,
+    unacked_index_key,
+    unacked_key,
+)
+from penstock.config.redis import is_redis
 from penstock.config.settings import load_settings
+from penstock.workers.broker.bells import BELLS
 from penstock.workers.embedded.broker import urls
-from penstock.workers.endpoint_cache import Directory
-from penstock.workers.lanes.keys import due_key, due_messages_key, holder_key
+from penstock.workers.endpoint_cache import EndpointCache
 from penstock.workers.lua import async_script, script
+from penstock.workers.runtime import runtime
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +47,6 @@ logger = logging.getLogger(__name__)
 LOOK_S = 0.25
 #: Messages put on their queues in one look.
 AT_ONCE = 200
-
-
-def operations_queue(inference_id: str) -> str:
-    """Return the queue on which the polls of an endpoint's operations come back."""
-    return f"penstock.{inference_id}.operations"
 
 
 async def set_aside(client: redis.asyncio.Redis, prefix: str, tag: str, queue: str, delay_s: float) -> bool:
@@ -57,7 +62,7 @@ async def set_aside(client: redis.asyncio.Redis, prefix: str, tag: str, queue: s
     Returns:
         False where the message is not in flight on this broker; then nothing has been done.
     """
-    unacked = f"{prefix}{Channel.unacked_key}"
+    unacked = unacked_key(prefix)
     kept: Any = await client.hget(unacked, tag)
     if kept is None:
         return False
@@ -66,7 +71,7 @@ async def set_aside(client: redis.asyncio.Redis, prefix: str, tag: str, queue: s
     properties["delivery_tag"] = str(uuid4())
     message.setdefault("headers", {})["redelivered"] = True
     properties.setdefault("delivery_info", {})["redelivered"] = True
-    keys = [f"{prefix}{Channel.unacked_index_key}", unacked, holder_key(prefix)]
+    keys = [unacked_index_key(prefix), unacked, holder_key(prefix)]
     moved = await async_script(client, "broker/set_aside")(
         keys=[*keys, due_key(prefix), due_messages_key(prefix)],
         args=[tag, f"{properties['delivery_tag']} {queue}", dumps(message), delay_s * 1000],
@@ -77,7 +82,9 @@ async def set_aside(client: redis.asyncio.Redis, prefix: str, tag: str, queue: s
 def put_due(client: redis.Redis, prefix: str) -> int:
     """Put messages that are due on their queues. Returns how many."""
     keys = [due_key(prefix), due_messages_key(prefix)]
-    return int(script(client, "broker/due")(keys=keys, args=[prefix, AT_ONCE]))
+    return int(
+        script(client, "broker/due")(keys=keys, args=[queue_key(prefix, ""), bell_key(prefix, ""), AT_ONCE, BELLS])
+    )
 
 
 class DueWatcher(bootsteps.StartStopStep):
@@ -89,8 +96,6 @@ class DueWatcher(bootsteps.StartStopStep):
         super().__init__(consumer, **kwargs)
         self._settings = load_settings()
         self._url = urls(self._settings).broker
-        self._client: redis.Redis | None = None
-        self._directory: Directory | None = None
         self._queues: set[str] = set()
         self._entry: Any = None
 
@@ -113,17 +118,15 @@ class DueWatcher(bootsteps.StartStopStep):
     def look(self, consumer: Any) -> None:
         """Put what is due on its queue; consume the operations' queues of those lanes that this worker serves."""
         try:
-            if self._client is None or self._directory is None:
-                self._client = connect(self._url)
-                self._directory = Directory(self._client, self._settings)
-            self._follow(consumer, self._directory)
-            put_due(self._client, self._settings.key_prefix)
+            shared = runtime()
+            self._follow(consumer, shared.endpoints)
+            put_due(shared.client, self._settings.key_prefix)
         except (PenstockError, redis.RedisError, OSError) as exc:
             logger.warning("what is due cannot be looked up (%s); trying again", exc)
 
-    def _follow(self, consumer: Any, directory: Directory) -> None:
+    def _follow(self, consumer: Any, known: EndpointCache) -> None:
         lanes = {parse_queue(queue.name) for queue in consumer.task_consumer.queues}
-        endpoints = [directory.find(lane[0]) for lane in lanes if lane is not None]
+        endpoints = [known.find(lane[0]) for lane in lanes if lane is not None]
         wanted = {
             operations_queue(endpoint.inference_id)
             for endpoint in endpoints

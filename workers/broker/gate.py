@@ -10,12 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import redis
-
-from penstock.config.names import BULK, INTERACTIVE, parse_queue
-from penstock.workers.endpoint_cache import Directory
-from penstock.workers.lanes.keys import lane_key
-from penstock.workers.lanes.window import window
+from penstock.config.names import BULK, INTERACTIVE, lane_key, parse_queue
+from penstock.workers.runtime import Runtime
 
 #: How far ahead of its slot a message may be taken, in milliseconds. Bulk is kept short, so that interactive work that
 #: comes waits behind little of it.
@@ -33,11 +29,14 @@ class Offer:
 
 
 class Gate:
-    """Decides for one channel. Made when the first message is to be taken."""
+    """Decides for one process.
 
-    def __init__(self, client: redis.Redis, prefix: str) -> None:
-        self._client, self._prefix = client, prefix
-        self._directory: Directory | None = None
+    Args:
+        runtime: knows the endpoints, and what was learnt of their quotas.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime, self._prefix = runtime, runtime.settings.key_prefix
 
     def offers(self, queues: Sequence[str], in_flight: Counter[str], prefetch: int) -> list[Offer]:
         """Return the queues to offer, interactive ones first, each class in the order given."""
@@ -54,20 +53,15 @@ class Gate:
         if lane is None:
             return Offer(queue)
         inference_id, job_class = lane
-        endpoint = self._lanes().find(inference_id)
+        endpoint = self._runtime.endpoints.find(inference_id)
         if endpoint is None:
             return Offer(queue)
         cap = share(prefetch, queues)
-        room = window(endpoint.quota)
+        room = self._runtime.quotas.of(endpoint.quota).window
         size = room.size_interactive(cap) if job_class == INTERACTIVE else room.size(cap)
         if in_flight[queue] >= size:
             return None
         return Offer(queue, lane_key(self._prefix, endpoint.quota), job_class)
-
-    def _lanes(self) -> Directory:
-        if self._directory is None:
-            self._directory = Directory(self._client)
-        return self._directory
 
 
 def share(prefetch: int, queues: int) -> int:

@@ -8,12 +8,10 @@ from typing import Any
 import redis
 from celery import bootsteps
 
-from penstock.config.endpoints.registry import Registry
 from penstock.config.errors import PenstockError
 from penstock.config.names import JOB_CLASSES, queue_name
-from penstock.config.redis import connect, state_url
-from penstock.config.settings import load_settings
-from penstock.workers.embedded.broker import urls
+from penstock.workers.endpoint_cache import EndpointCache
+from penstock.workers.runtime import runtime
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +21,7 @@ LOOK_S = 0.5
 class LaneWatcher(bootsteps.StartStopStep):
     """A step of the worker's consumer: takes up the queues of endpoints as they come, and drops them as they go.
 
-    A worker that was told its queues (``-Q``) keeps to them; excluded ones (``-X``) are left alone.
+    A worker that was given its queues (``-Q``) keeps to them; excluded ones (``-X``) are left alone.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -34,10 +32,9 @@ class LaneWatcher(bootsteps.StartStopStep):
         self._queues: set[str] = set()
         self._dropping: set[str] = set()
         self._entry: Any = None
-        self._registry: Registry | None = None
 
     def include_if(self, consumer: Any) -> bool:
-        """Leave the step out of a worker that was told its queues."""
+        """Leave the step out of a worker that was given its queues."""
         return bool(getattr(consumer.controller, "serves_all_lanes", True))
 
     def start(self, consumer: Any) -> None:
@@ -56,24 +53,18 @@ class LaneWatcher(bootsteps.StartStopStep):
     def look(self, consumer: Any) -> None:
         """Compare the endpoints with the queues that are consumed; one cheap read while nothing has changed."""
         try:
-            registry = self._registry or self._connect()
-            version = registry.version()
-            if version != self._version:
-                self._follow(consumer, registry)
-                self._version = version
+            endpoints = runtime().endpoints
+            endpoints.refresh()
+            if endpoints.version != self._version:
+                self._version = endpoints.version
+                self._follow(consumer, endpoints)
             self._drop_empty_queues(consumer)
-        except (PenstockError, redis.RedisError) as exc:
+        except (PenstockError, redis.RedisError, OSError) as exc:
             logger.warning("the endpoints cannot be read (%s); trying again", exc)
 
-    def _connect(self) -> Registry:
-        settings = load_settings()
-        found = urls(settings)
-        self._registry = Registry(connect(state_url(found.broker, found.results)), settings)
-        return self._registry
-
-    def _follow(self, consumer: Any, registry: Registry) -> None:
+    def _follow(self, consumer: Any, known: EndpointCache) -> None:
         excluded: frozenset[str] = getattr(consumer.controller, "excluded_queues", frozenset())
-        ids = [endpoint.inference_id for endpoint in registry.list()]
+        ids = [endpoint.inference_id for endpoint in known.all()]
         wanted = {queue_name(each, job_class) for each in ids for job_class in JOB_CLASSES} - excluded
         for queue in sorted(wanted - self._queues):
             consumer.call_soon(consumer.add_task_queue, queue)
@@ -81,7 +72,7 @@ class LaneWatcher(bootsteps.StartStopStep):
         self._queues = wanted | self._dropping
 
     def _drop_empty_queues(self, consumer: Any) -> None:
-        """Drop the queues of deleted endpoints, once what was in them has been told that its endpoint is gone."""
+        """Drop the queues of deleted endpoints, once what was in them has been answered that its endpoint is gone."""
         for queue in sorted(self._dropping):
             if _is_empty(consumer, queue):
                 consumer.call_soon(consumer.cancel_task_queue, queue)

@@ -21,13 +21,11 @@ from uuid import uuid4
 import redis
 from kombu.utils.json import dumps, loads
 
-from penstock.workers.lanes.keys import bell_key, holder_key
+from penstock.config.names import bell_key, holder_key, queue_key, unacked_index_key, unacked_key
+from penstock.workers.broker.bells import BELLS
 from penstock.workers.lua import script
 
 logger = logging.getLogger(__name__)
-
-#: Fallback for the settings' own, in seconds.
-HEARTBEAT_S = 4.0
 
 
 class Leases:
@@ -36,19 +34,12 @@ class Leases:
     Args:
         connect: makes a client for the broker.
         prefix: prefix of all keys.
-        names: of kombu's sorted set of leases and its hash of messages, without the prefix.
         heartbeat_s: seconds between renewals.
     """
 
-    def __init__(
-        self,
-        connect: Callable[[], redis.Redis],
-        prefix: str,
-        names: tuple[str, str] = ("unacked_index", "unacked"),
-        heartbeat_s: float = HEARTBEAT_S,
-    ) -> None:
+    def __init__(self, connect: Callable[[], redis.Redis], prefix: str, heartbeat_s: float) -> None:
         self._connect, self._prefix, self._heartbeat_s = connect, prefix, heartbeat_s
-        self._keys = [*(f"{prefix}{name}" for name in names), holder_key(prefix)]
+        self._keys = [unacked_index_key(prefix), unacked_key(prefix), holder_key(prefix)]
         self._queues: dict[str, str] = {}
         self._late_acks: set[str] = set()
         self._lock = threading.Lock()
@@ -112,8 +103,8 @@ class Leases:
         # A new tag: the one who had it until now, if he lives after all, can no longer acknowledge it.
         properties["delivery_tag"] = str(uuid4())
         script(client, "broker/restore")(
-            keys=[*self._keys, f"{self._prefix}{queue}", bell_key(self._prefix, queue)],
-            args=[tag, dumps(message), "" if score is None else repr(score)],
+            keys=[*self._keys, queue_key(self._prefix, queue), bell_key(self._prefix, queue)],
+            args=[tag, dumps(message), "" if score is None else repr(score), BELLS],
         )
 
     def close(self) -> None:

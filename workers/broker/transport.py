@@ -30,13 +30,23 @@ from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
+from penstock.config.names import (
+    UNACKED,
+    UNACKED_INDEX,
+    bell_key,
+    holder_key,
+    queue_key,
+    unacked_index_key,
+    unacked_key,
+)
+from penstock.config.settings import HEARTBEAT_S
+from penstock.workers.broker.bells import BELLS, ring
 from penstock.workers.broker.gate import Gate
-from penstock.workers.broker.leases import HEARTBEAT_S, Leases
-from penstock.workers.lanes.keys import bell_key, holder_key
+from penstock.workers.broker.leases import Leases
 from penstock.workers.lua import script
+from penstock.workers.runtime import runtime
 
 SCHEMES = {"redis": "penstock", "rediss": "penstocks", "redis+socket": "penstock+socket"}
-BELLS = 16
 IDLE_S = 1.0
 
 _leases: dict[tuple[str, str], Leases] = {}
@@ -131,6 +141,7 @@ class Channel(kombu_redis.Channel):
     """One channel. Public names are kombu's unless said otherwise."""
 
     QoS = QoS
+    unacked_key, unacked_index_key = UNACKED.pattern, UNACKED_INDEX.pattern
     heartbeat_s = HEARTBEAT_S
     from_transport_options = (*kombu_redis.Channel.from_transport_options, "heartbeat_s")
 
@@ -155,7 +166,7 @@ class Channel(kombu_redis.Channel):
     @property
     def index_key(self) -> str:
         """Full name of the sorted set of leases."""
-        return f"{self.global_keyprefix}{self.unacked_index_key}"
+        return unacked_index_key(self.global_keyprefix)
 
     def _process_leases(self) -> Leases:
         key = (self.connection.client.as_uri(), self.index_key)
@@ -164,7 +175,6 @@ class Channel(kombu_redis.Channel):
             _leases[key] = Leases(
                 lambda: redis.Redis(connection_pool=redis.ConnectionPool(**parameters)),
                 self.global_keyprefix,
-                (self.unacked_index_key, self.unacked_key),
                 self.heartbeat_s,
             )
         return _leases[key]
@@ -172,7 +182,7 @@ class Channel(kombu_redis.Channel):
     @cached_property
     def gate(self) -> Gate:
         """Which queues may be taken from now."""
-        return Gate(self.plain, self.global_keyprefix)
+        return Gate(runtime())
 
     # Taking -----------------------------------------------------------------------------------------
 
@@ -210,13 +220,13 @@ class Channel(kombu_redis.Channel):
 
     def _take_keys(self, offers: Sequence[Any]) -> list[str]:
         prefix = self.global_keyprefix
-        queues = [f"{prefix}{offer.queue}" for offer in offers]
+        queues = [queue_key(prefix, offer.queue) for offer in offers]
         return [*self._unacked_keys(), *queues, *(offer.lane for offer in offers)]
 
     def _unacked_keys(self) -> list[str]:
         """Full names of what is kept of unacknowledged messages: leases, messages, their queues."""
         prefix = self.global_keyprefix
-        return [self.index_key, f"{prefix}{self.unacked_key}", holder_key(prefix)]
+        return [self.index_key, unacked_key(prefix), holder_key(prefix)]
 
     def _wake_after(self, seconds: float) -> None:
         loop = get_event_loop()
@@ -247,7 +257,7 @@ class Channel(kombu_redis.Channel):
 
     def _get(self, queue: str) -> Any:
         """Take one message whatever its lane (``basic_get``)."""
-        keys = [*self._unacked_keys(), f"{self.global_keyprefix}{queue}", ""]
+        keys = [*self._unacked_keys(), queue_key(self.global_keyprefix, queue), ""]
         index, item = self._take_script(keys=keys, args=[0, 0, queue, ""])
         if not index:
             raise Empty
@@ -257,7 +267,7 @@ class Channel(kombu_redis.Channel):
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
         # kombu leaves the prefix out of EXISTS, so that it would find no queue at all.
-        return bool(self.plain.exists(f"{self.global_keyprefix}{queue}"))
+        return bool(self.plain.exists(queue_key(self.global_keyprefix, queue)))
 
     # Putting back -----------------------------------------------------------------------------------
 
@@ -278,10 +288,7 @@ class Channel(kombu_redis.Channel):
             batch.add("lpush", bell_key("", queue), 1)
             batch.add("ltrim", bell, 0, BELLS - 1)
             return
-        with self.plain.pipeline(transaction=False) as pipe:
-            pipe.lpush(bell, 1)
-            pipe.ltrim(bell, 0, BELLS - 1)
-            pipe.execute()
+        ring(self.plain, bell)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         bells = [self._bell(queue) for queue in self.active_queues]

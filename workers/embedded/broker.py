@@ -137,7 +137,7 @@ def ensure_running(home: BrokerHome) -> None:
 
 
 def _watch(home: BrokerHome, stopping: threading.Event) -> None:
-    """Start a new supervisor when there is none. Whatever goes wrong is told to whoever next uses the broker."""
+    """Start a new supervisor when there is none. Whatever goes wrong is reported to whoever next uses the broker."""
     while not stopping.wait(WATCH_S):
         with contextlib.suppress(OSError, BrokerUnavailable), home.lock("starting") as mine:
             if mine is not None and not home.held("supervisor"):

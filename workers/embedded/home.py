@@ -5,7 +5,9 @@ standard library only, so that the supervisor starts quickly.
 
 Locks are ``flock``: the kernel lets them go when a process ends, however it ends. ``users`` is held shared by every
 user; ``supervisor`` by the one supervisor; ``server`` by the server itself (it inherits the open file), so that a
-second one is never started on the same data; ``starting`` by the user who is starting a supervisor.
+second one is never started on the same data; ``starting`` by the user who is starting a supervisor. A library's locks
+would not do: ``filelock`` has no shared ``flock``, lets go of a lock in a forked child (the supervisor takes its own
+into the background, the server inherits one), and costs some 30 ms to import.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from penstock.config.names import LOGS
+
 # A socket's address holds 104 bytes on macOS and 108 on Linux, the closing zero included.
 MAX_SOCKET_PATH = 100
 SOCKET = "valkey.sock"
@@ -39,7 +43,7 @@ class BrokerHome:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.folder = home / "broker"
-        self.log = home / "logs" / "broker.log"
+        self.log = home / LOGS / "broker.log"
         self.failure = self.folder / "failure"
         self._pointer = self.folder / "socket-folder"
 

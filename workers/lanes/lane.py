@@ -16,13 +16,14 @@ from collections.abc import AsyncIterator, Callable
 import redis
 
 from penstock.config.endpoints.endpoint import Endpoint
-from penstock.config.errors import NewerFormat
+from penstock.config.errors import FormatTooNew
 from penstock.workers.lanes.fair_queue import FairQueue, Permit, Waiter
 from penstock.workers.lanes.limiter import FIRST_S, LATE_S, Limiter, Slot, UsageReport, paced, strict
 from penstock.workers.lanes.outcome import HeaderLimits, Outcome, OutcomeKind
+from penstock.workers.lanes.quota import QuotaStats
 from penstock.workers.lanes.reasons import dimension, parking_reason
-from penstock.workers.lanes.tokens import token_ratio
-from penstock.workers.lanes.window import window
+from penstock.workers.lanes.tokens import TokenRatio
+from penstock.workers.lanes.window import LaneWindow
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ ABSURDLY_LOW = 20
 class LaneClosed(Exception):
     """Not now: the lane is parked, paused, or cooling for longer than a worker holds messages.
 
-    ``tries`` and ``refusals`` say what had been tried, where that is not known otherwise.
+    ``state`` is ``full`` where as many operations are in flight as may be. ``attempts`` and ``refusals`` say what had
+    been tried, where that is not known otherwise.
     """
 
     def __init__(self, state: str, why: str, delay_s: float) -> None:
@@ -51,11 +53,17 @@ class LaneClosed(Exception):
 
 
 class Lane:
-    """One quota's lane in this process. Made by ``Lanes``."""
+    """One quota's lane in this process. Made by ``Lanes``.
 
-    def __init__(self, limiter: Limiter, quota: str) -> None:
+    Args:
+        limiter: the shared state.
+        quota: the quota's name.
+        stats: what this process has learnt of the quota.
+    """
+
+    def __init__(self, limiter: Limiter, quota: str, stats: QuotaStats | None = None) -> None:
         self.quota = quota
-        self.window, self.ratio = window(quota), token_ratio(quota)
+        self.stats = stats or QuotaStats()
         self.served_at = float("-inf")
         self._limiter = limiter
         self._queue, self._asleep = FairQueue(), set[Waiter]()
@@ -70,6 +78,21 @@ class Lane:
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[object]] = set()
 
+    @property
+    def window(self) -> LaneWindow:
+        """How many messages of the lane to hold."""
+        return self.stats.window
+
+    @property
+    def ratio(self) -> TokenRatio:
+        """Bytes a token."""
+        return self.stats.ratio
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits in it and nothing is left to report."""
+        return not (self._queue.head() or self._asleep or self._report or self._tasks)
+
     async def slot(
         self,
         endpoint: Endpoint,
@@ -79,8 +102,9 @@ class Lane:
         operations: int = 0,
         lease: str = "",
         lease_s: float = 0.0,
+        wait_s: float | None = None,
     ) -> Permit:
-        """Wait for leave to send one request.
+        """Wait for a permit to send one request.
 
         Args:
             endpoint: whose limits apply.
@@ -88,9 +112,10 @@ class Lane:
             bulk: bulk work waits behind interactive work.
             operations: most operations in flight, 0 for no limit.
             lease, lease_s: the operation's name and how long it may take, in seconds.
+            wait_s: seconds to wait for a place among the operations at most.
 
         Raises:
-            LaneClosed: the lane is parked or paused, or cools for longer than ``HAND_BACK_S``.
+            LaneClosed: the lane is parked or paused, or cools for longer than ``HAND_BACK_S``; or it is ``full``.
         """
         loop = asyncio.get_running_loop()
         waiter = Waiter(tokens, endpoint, bulk, loop.create_future(), operations, lease, lease_s)
@@ -99,9 +124,17 @@ class Lane:
         self._changed.set()
         self._keep_reserving()
         try:
-            return await waiter.ready
+            async with asyncio.timeout(wait_s):
+                return await waiter.ready
+        except TimeoutError:
+            raise LaneClosed("full", "as many operations are in flight as may be", wait_s or 0.0) from None
         finally:
             self._forget(waiter)
+
+    def give_back(self, permit: Permit) -> None:
+        """Take back a permit that is not used."""
+        self._report += UsageReport(places=1, place_tokens=permit.tokens)
+        self._flush_later()
 
     def settle(self, permit: Permit, size: int, used: float, latency_s: float, made: float = 0.0) -> None:
         """Take in a good answer: what it was charged, and how long it took.
@@ -192,7 +225,7 @@ class Lane:
                 logger.warning("lane %s: the broker does not answer (%s)", self.quota, exc)
                 await asyncio.sleep(0.5)
                 continue
-            except NewerFormat as exc:  # no waiting helps
+            except FormatTooNew as exc:  # no waiting helps
                 self._fail_all(exc)
                 return
             self._note(slot.seq)
@@ -308,12 +341,12 @@ class Lane:
                 waiter.ready.set_exception(LaneClosed(reason.state, reason.why, reason.delay_s))
         self._asleep.clear()
 
-    def _fail_all(self, error: NewerFormat) -> None:
+    def _fail_all(self, error: FormatTooNew) -> None:
         for waiter in [*self._asleep, *self._queue.drain()]:
             if waiter.timer is not None:
                 waiter.timer.cancel()
             if not waiter.ready.done():
-                waiter.ready.set_exception(NewerFormat(*error.args))
+                waiter.ready.set_exception(FormatTooNew(*error.args))
         self._asleep.clear()
 
     def _forget(self, waiter: Waiter) -> None:

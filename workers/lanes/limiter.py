@@ -21,7 +21,7 @@ import redis
 import redis.asyncio
 
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
-from penstock.config.errors import NewerFormat
+from penstock.config.errors import FormatTooNew
 from penstock.workers.lanes.clock import ServerClock
 from penstock.workers.lanes.learning import changes, learn
 from penstock.workers.lanes.scripts import (
@@ -34,7 +34,7 @@ from penstock.workers.lanes.scripts import (
     text,
     translated,
 )
-from penstock.workers.lanes.signals import Dimension, Known, Refused, Signal, parse_known, parse_signal
+from penstock.workers.lanes.signals import Dimension, Known, LaneRefused, Signal, parse_known, parse_signal
 from penstock.workers.lua import async_script
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class Limiter:
         prefix: prefix of all keys.
         clock_ms: fixed time for tests, 0 for the server's clock.
 
-    Every method raises ``NewerFormat`` for a lane that a newer version has written.
+    Every method raises ``FormatTooNew`` for a lane that a newer version has written.
     """
 
     def __init__(self, client: redis.asyncio.Redis, prefix: str, clock_ms: float = 0) -> None:
@@ -266,7 +266,7 @@ def unpark_changed(client: redis.Redis, prefix: str, endpoint: Endpoint) -> None
     changed = {"by": endpoint.inference_id, "version": endpoint.version}
     try:
         run_blocking(client, prefix, endpoint.quota, "endpoint_changed", changed)
-    except NewerFormat as exc:
+    except FormatTooNew as exc:
         logger.error("%s", exc)  # who sends on it will be told; the other lanes go on
 
 
@@ -286,7 +286,7 @@ def _lesson(signals: list[Signal], known: Known) -> dict[str, Any]:
     if lesson:
         lesson["version"] = known.version
         for signal in signals:
-            if isinstance(signal, Refused):
+            if isinstance(signal, LaneRefused):
                 lesson |= {"requests.stood_at": signal.requests.stood_at, "tokens.stood_at": signal.tokens.stood_at}
     return lesson
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import redis
 
-from penstock.config.errors import NewerFormat
-from penstock.workers.lanes.constants import FORMAT
-from penstock.workers.lanes.keys import flight_key, lane_key, signal_channel, used_key
+from penstock.config.errors import FormatTooNew
+from penstock.config.formats import LANE
+from penstock.config.names import flight_key, lane_key, signal_channel, used_key
 from penstock.workers.lua import script
 
 #: The scripts: one for the call that every request makes, one for the other operations.
@@ -36,7 +36,7 @@ def run_blocking(
     """Carry out one operation over a blocking client.
 
     Raises:
-        NewerFormat: a newer version has written the lane.
+        FormatTooNew: a newer version has written the lane.
     """
     keys, args = call(prefix, quota, operation, arguments, clock_ms)
     try:
@@ -62,7 +62,4 @@ def translated(exc: redis.ResponseError, quota: str) -> Exception:
     code, _, number = str(exc).partition(" ")
     if code != "NEWERLANE":
         return exc
-    return NewerFormat(
-        f"lane {quota} was written by a newer Penstock (format {number}); this one reads format {FORMAT}: "
-        "upgrade this side"
-    )
+    return FormatTooNew(LANE.thing.format(quota), int(number), LANE.number)

@@ -1,4 +1,4 @@
-"""The states of a lane: what each event makes of them, who may send, who is told. Pure tables, to be checked by eye.
+"""The states of a lane: what each event makes of them, who may send, who gets an error. Tables, to be checked by eye.
 
 ``lua/state.lua`` and ``lua/lane.lua`` carry them out, atomically; a test drives the scripts through every cell.
 
@@ -39,8 +39,8 @@ person ends it. Both reasons are kept; while a lane is paused, the pause's is sh
 ``PAUSED`` (a person pauses)
     Sets the flag; no arrow leaves its state.
 
-**What comes.** A state ``closed`` (nobody is answered; one probe at a time asks) joins as one more row and one more
-column entry each; it will be left by ``SUCCEEDED`` alone, and told to interactive callers as parking is.
+**What comes.** A state ``closed`` (nobody is answered; one probe at a time asks) joins as one more row of each table; it
+will be left by ``SUCCEEDED`` alone.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class State(StrEnum):
     PROBING = "probing"
 
 
-class Event(StrEnum):
+class LaneEvent(StrEnum):
     """What happens to a lane."""
 
     REFUSED = "refused"
@@ -79,7 +79,7 @@ class Sender(StrEnum):
     POLL = "poll"
 
 
-class Leave(StrEnum):
+class Permission(StrEnum):
     """Whether a sender may send: everybody, one request at a time, or nobody."""
 
     ALL = "all"
@@ -87,88 +87,87 @@ class Leave(StrEnum):
     NONE = "none"
 
 
-TRANSITIONS: dict[State, dict[Event, State]] = {
+TRANSITIONS: dict[State, dict[LaneEvent, State]] = {
     State.OPEN: {
-        Event.REFUSED: State.COOLING,
-        Event.RESTED: State.COOLING,
-        Event.COOLED: State.OPEN,
-        Event.SUCCEEDED: State.OPEN,
-        Event.PARKED: State.PARKED,
-        Event.RESUMED: State.OPEN,
-        Event.UNPAUSED: State.OPEN,
-        Event.ENDPOINT_CHANGED: State.OPEN,
-        Event.PAUSED: State.OPEN,
+        LaneEvent.REFUSED: State.COOLING,
+        LaneEvent.RESTED: State.COOLING,
+        LaneEvent.COOLED: State.OPEN,
+        LaneEvent.SUCCEEDED: State.OPEN,
+        LaneEvent.PARKED: State.PARKED,
+        LaneEvent.RESUMED: State.OPEN,
+        LaneEvent.UNPAUSED: State.OPEN,
+        LaneEvent.ENDPOINT_CHANGED: State.OPEN,
+        LaneEvent.PAUSED: State.OPEN,
     },
     State.COOLING: {
-        Event.REFUSED: State.COOLING,
-        Event.RESTED: State.COOLING,
-        Event.COOLED: State.OPEN,
-        Event.SUCCEEDED: State.COOLING,
-        Event.PARKED: State.PARKED,
-        Event.RESUMED: State.OPEN,
-        Event.UNPAUSED: State.COOLING,
-        Event.ENDPOINT_CHANGED: State.COOLING,
-        Event.PAUSED: State.COOLING,
+        LaneEvent.REFUSED: State.COOLING,
+        LaneEvent.RESTED: State.COOLING,
+        LaneEvent.COOLED: State.OPEN,
+        LaneEvent.SUCCEEDED: State.COOLING,
+        LaneEvent.PARKED: State.PARKED,
+        LaneEvent.RESUMED: State.OPEN,
+        LaneEvent.UNPAUSED: State.COOLING,
+        LaneEvent.ENDPOINT_CHANGED: State.COOLING,
+        LaneEvent.PAUSED: State.COOLING,
     },
     State.PARKED: {
-        Event.REFUSED: State.PARKED,
-        Event.RESTED: State.PARKED,
-        Event.COOLED: State.PARKED,
-        Event.SUCCEEDED: State.PARKED,
-        Event.PARKED: State.PARKED,
-        Event.RESUMED: State.PROBING,
-        Event.UNPAUSED: State.PROBING,
-        Event.ENDPOINT_CHANGED: State.PROBING,
-        Event.PAUSED: State.PARKED,
+        LaneEvent.REFUSED: State.PARKED,
+        LaneEvent.RESTED: State.PARKED,
+        LaneEvent.COOLED: State.PARKED,
+        LaneEvent.SUCCEEDED: State.PARKED,
+        LaneEvent.PARKED: State.PARKED,
+        LaneEvent.RESUMED: State.PROBING,
+        LaneEvent.UNPAUSED: State.PROBING,
+        LaneEvent.ENDPOINT_CHANGED: State.PROBING,
+        LaneEvent.PAUSED: State.PARKED,
     },
     State.PROBING: {
-        Event.REFUSED: State.PROBING,
-        Event.RESTED: State.PROBING,
-        Event.COOLED: State.PROBING,
-        Event.SUCCEEDED: State.OPEN,
-        Event.PARKED: State.PARKED,
-        Event.RESUMED: State.PROBING,
-        Event.UNPAUSED: State.PROBING,
-        Event.ENDPOINT_CHANGED: State.PROBING,
-        Event.PAUSED: State.PROBING,
+        LaneEvent.REFUSED: State.PROBING,
+        LaneEvent.RESTED: State.PROBING,
+        LaneEvent.COOLED: State.PROBING,
+        LaneEvent.SUCCEEDED: State.OPEN,
+        LaneEvent.PARKED: State.PARKED,
+        LaneEvent.RESUMED: State.PROBING,
+        LaneEvent.UNPAUSED: State.PROBING,
+        LaneEvent.ENDPOINT_CHANGED: State.PROBING,
+        LaneEvent.PAUSED: State.PROBING,
     },
 }
 
 #: Who may send. Polls always may: what they ask for is paid for, and a provider counts them apart.
-MAY_SEND: dict[State, dict[Sender, Leave]] = {
-    State.OPEN: {Sender.INTERACTIVE: Leave.ALL, Sender.BULK: Leave.ALL, Sender.POLL: Leave.ALL},
-    State.COOLING: {Sender.INTERACTIVE: Leave.NONE, Sender.BULK: Leave.NONE, Sender.POLL: Leave.ALL},
-    State.PARKED: {Sender.INTERACTIVE: Leave.NONE, Sender.BULK: Leave.NONE, Sender.POLL: Leave.ALL},
-    State.PROBING: {Sender.INTERACTIVE: Leave.ONE, Sender.BULK: Leave.ONE, Sender.POLL: Leave.ALL},
+MAY_SEND: dict[State, dict[Sender, Permission]] = {
+    State.OPEN: {Sender.INTERACTIVE: Permission.ALL, Sender.BULK: Permission.ALL, Sender.POLL: Permission.ALL},
+    State.COOLING: {Sender.INTERACTIVE: Permission.NONE, Sender.BULK: Permission.NONE, Sender.POLL: Permission.ALL},
+    State.PARKED: {Sender.INTERACTIVE: Permission.NONE, Sender.BULK: Permission.NONE, Sender.POLL: Permission.ALL},
+    State.PROBING: {Sender.INTERACTIVE: Permission.ONE, Sender.BULK: Permission.ONE, Sender.POLL: Permission.ALL},
 }
 
 #: The same while a person has paused the lane, whatever its state.
-MAY_SEND_PAUSED: dict[Sender, Leave] = {
-    Sender.INTERACTIVE: Leave.NONE,
-    Sender.BULK: Leave.NONE,
-    Sender.POLL: Leave.ALL,
+MAY_SEND_PAUSED: dict[Sender, Permission] = {
+    Sender.INTERACTIVE: Permission.NONE,
+    Sender.BULK: Permission.NONE,
+    Sender.POLL: Permission.ALL,
 }
 
-#: Who is told at once that the lane is closed (``LaneParked``), instead of waiting: a web request is not to hang until
-#: a person has acted. Bulk waits; what cools or is probed is over soon; and under a pause nobody is told, since it is
-#: the operator who made it.
-TOLD: dict[State, frozenset[Sender]] = {
+#: Who gets an error at once (``LaneParked``), instead of waiting: a web request is not to hang until a person has
+#: acted. Bulk waits; what cools or is probed is over soon; and under a pause all wait, for it was made on purpose.
+FAILS_AT_ONCE: dict[State, frozenset[Sender]] = {
     State.OPEN: frozenset(),
     State.COOLING: frozenset(),
     State.PARKED: frozenset({Sender.INTERACTIVE}),
     State.PROBING: frozenset(),
 }
 
-#: Events of which all workers are told, over pub/sub. They find out the others when they next ask: time is on every
+#: Events that are signalled to all workers, over pub/sub. They find out the others when they next ask: time is on every
 #: clock, and a lane that opens is asked at least twice a second.
-SIGNALLED = frozenset(Event) - {Event.COOLED, Event.SUCCEEDED}
+SIGNALLED = frozenset(LaneEvent) - {LaneEvent.COOLED, LaneEvent.SUCCEEDED}
 
 
-def may_send(state: State, sender: Sender, *, paused: bool) -> Leave:
+def may_send(state: State, sender: Sender, *, paused: bool) -> Permission:
     """Return whether a sender may send."""
     return (MAY_SEND_PAUSED if paused else MAY_SEND[state])[sender]
 
 
-def is_told(state: State, sender: Sender, *, paused: bool) -> bool:
-    """Return whether a sender is told at once that the lane waits for a person."""
-    return not paused and sender in TOLD[state]
+def fails_at_once(state: State, sender: Sender, *, paused: bool) -> bool:
+    """Return whether a sender gets an error at once, and does not wait."""
+    return not paused and sender in FAILS_AT_ONCE[state]

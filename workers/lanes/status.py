@@ -9,9 +9,8 @@ from typing import Any, Literal
 import redis
 
 from penstock.config.endpoints.endpoint import Endpoint
-from penstock.config.names import JOB_CLASSES, queue_key, queue_name
+from penstock.config.names import JOB_CLASSES, holder_key, queue_key, queue_name
 from penstock.config.settings import Settings
-from penstock.workers.lanes.keys import holder_key
 from penstock.workers.lanes.scripts import by_name, run_blocking, text
 from penstock.workers.lanes.states import State
 
@@ -58,7 +57,7 @@ def read_lane(client: redis.Redis, settings: Settings, quota: str, endpoint: End
         endpoint: for the configured limits; without it only learnt ones are given.
 
     Raises:
-        NewerFormat: a newer version has written the lane.
+        FormatTooNew: a newer version has written the lane.
     """
     limit = endpoint.rate_limit if endpoint else None
     configured = {

@@ -1,4 +1,4 @@
-"""Estimates of tokens from bytes, by a ratio learnt from what providers charge: pure, one a quota and process."""
+"""Estimates of tokens, learnt from what providers charge: of inputs by their bytes, of answers by their mean. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ BYTES_PER_TOKEN = 4.0
 SMOOTHING = 0.3
 #: Ratios outside are no tokenizer's: the usage was absent, zero or nonsense.
 LEAST, MOST = 0.5, 64.0
+#: Tokens of an answer before anything is known: what Azure charges where no maximum is asked for.
+FIRST_ANSWER = 16.0
+ANSWER_SMOOTHING = 0.2
 
 
 @dataclass
@@ -34,12 +37,17 @@ class TokenRatio:
         return True
 
 
-_ratios: dict[str, TokenRatio] = {}
+@dataclass
+class CompletionMean:
+    """Tokens of one answer to a completion, a smoothed mean; ``FIRST_ANSWER`` before the first."""
 
+    tokens: float = FIRST_ANSWER
+    seen: int = 0
 
-def token_ratio(quota: str) -> TokenRatio:
-    """Return this process's ratio for a quota."""
-    return _ratios.setdefault(quota, TokenRatio())
+    def learn(self, tokens: float) -> None:
+        """Take in the tokens of one answer."""
+        self.tokens += (tokens - self.tokens) * (ANSWER_SMOOTHING if self.seen else 1.0)
+        self.seen += 1
 
 
 def byte_length(text: str) -> int:

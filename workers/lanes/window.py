@@ -1,13 +1,12 @@
-"""How many messages of a lane one process should hold: rate x latency, bounded. In memory, one a process."""
+"""How many messages of a lane one process should hold: rate x latency, bounded. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 #: Seconds of its schedule that a worker holds in advance, so that the next slot always finds a request ready.
-AHEAD_S = 0.3
+HELD_S = 0.3
 #: Small interactive calls ride together in one request, so a worker may hold this many while they wait for a slot.
 INTERACTIVE = 64
 #: Where a lane without limits starts: each good answer allows one message more, which doubles them in a round trip. A
@@ -41,23 +40,9 @@ class LaneWindow:
         """Messages of bulk work to hold, at most ``cap``."""
         if self.rate is None:
             return min(cap, FIRST + self.answers)
-        wanted = math.ceil(self.rate * (self.latency_s * 1.25 + AHEAD_S)) + 1
+        wanted = math.ceil(self.rate * (self.latency_s * 1.25 + HELD_S)) + 1
         return max(2, min(cap, wanted)) if cap > 1 else 1
 
     def size_interactive(self, cap: int) -> int:
         """Messages of interactive work to hold, at most ``cap``."""
         return max(1, min(cap, max(INTERACTIVE, self.size(cap))))
-
-
-_windows: dict[str, LaneWindow] = {}
-
-
-def window(quota: str) -> LaneWindow:
-    """Return this process's window of a quota."""
-    return _windows.setdefault(quota, LaneWindow())
-
-
-def forget_all(keep: Callable[[str], bool] = lambda quota: False) -> None:
-    """Forget windows whose quota is gone (``keep`` says which stay)."""
-    for quota in [known for known in _windows if not keep(known)]:
-        del _windows[quota]

@@ -80,7 +80,7 @@ class TaskPool(BasePool):
         return job
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
-        """Nothing: tasks share one process; Celery also tells the ``Job`` itself."""
+        """Nothing: tasks share one process; Celery also calls the ``PoolJob`` itself."""
 
     def grow(self, n: int = 1) -> None:
         """Raise the concurrency."""

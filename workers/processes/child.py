@@ -29,7 +29,7 @@ def main(descriptor: int, arguments: list[str]) -> int:
     threading.Thread(target=_end_with, args=(channel,), name="penstock-parent", daemon=True).start()
 
     @signals.worker_ready.connect(weak=False)
-    def tell(**_: Any) -> None:
+    def announce(**_: Any) -> None:
         channel.sendall(READY)
 
     return int(app.worker_main(["-q", "worker", *arguments]) or 0)

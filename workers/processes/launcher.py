@@ -1,6 +1,6 @@
 """Worker processes of a command: started, started again when they crash, ended with the command.
 
-``workers`` is what commands use that need some; ``penstock worker`` has a ``Crew`` of its own in the foreground.
+``workers`` is what commands use that need some; ``penstock worker`` runs a ``ProcessGroup`` of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from penstock.config.errors import BrokerUnavailable, PenstockError
-from penstock.config.names import CHUNK_QUEUE, JOB_CLASSES, queue_name
+from penstock.config.names import CHUNK_QUEUE, JOB_CLASSES, LOGS, queue_name
 from penstock.config.settings import Settings
 from penstock.workers.processes.child import READY
 
@@ -30,7 +30,7 @@ GRACE_S = 30.0
 TICK_S = 0.05
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
-# Starts without ever having been ready, after which something is wrong that another start does not mend.
+# Starts without ever having been ready, after which something is wrong that another start does not cure.
 CRASH_LOOP = 3
 LOGS_KEPT = 20
 
@@ -93,7 +93,7 @@ _runs = itertools.count(1)
 
 
 class WorkerProcess:
-    """One worker process of a crew, and what is known of it."""
+    """One worker process of a group, and what is known of it."""
 
     def __init__(self, role: Role, sink: Sink) -> None:
         self.role, self._sink = role, sink
@@ -134,7 +134,7 @@ class WorkerProcess:
                 self.ready.set()
 
     def check(self, stopping: bool) -> None:
-        """Note that the process has ended, and start another one unless the crew is stopping."""
+        """Note that the process has ended, and start another one unless the group is stopping."""
         if self.process is None:
             if not stopping and time.monotonic() >= self._next_start:
                 self.start()
@@ -181,7 +181,7 @@ class ProcessGroup:
     def __init__(self, roles: Sequence[Role], sink: Sink) -> None:
         self.processes = [WorkerProcess(role, sink) for role in roles]
         self._stopping = False
-        self._thread = threading.Thread(target=self._watch, name="penstock-crew", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="penstock-group", daemon=True)
 
     def start(self) -> None:
         """Start all, and tend to them from a thread."""
@@ -211,7 +211,7 @@ class ProcessGroup:
         return self._thread.is_alive()
 
     def signal(self, number: int) -> None:
-        """Stop the crew: SIGTERM lets it finish what is in flight, SIGQUIT hands that back, SIGKILL asks nobody."""
+        """Stop the group: SIGTERM lets it finish what is in flight, SIGQUIT hands that back, SIGKILL asks nobody."""
         self._stopping = True
         for worker in self.processes:
             if number == signal.SIGKILL:
@@ -272,7 +272,7 @@ def workers(
     Raises:
         WorkersFailed: they do not start; the message names the log.
     """
-    folder = settings.home / "logs"
+    folder = settings.home / LOGS
     group = ProcessGroup(
         roles(n, settings, concurrency=concurrency, lanes=lanes, chunkers=chunkers), _into_files(folder)
     )

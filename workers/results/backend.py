@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 from celery.backends.redis import RedisBackend
+from kombu.exceptions import DecodeError
 
 from penstock.workers.pool.loop import running_in_pool, wait
+from penstock.workers.results.codec import ResultTooNew
 
 SCHEME = "penstock.workers.results.backend:Backend"
 
@@ -50,3 +52,16 @@ class Backend(RedisBackend):
         if running_in_pool():
             return self._ensure_retryable(fun, *args)
         return super().ensure(fun, args, **policy)
+
+    def decode(self, payload: Any) -> Any:
+        """Decode what is stored.
+
+        Raises:
+            ResultTooNew: a newer version stored it; kombu would hide that behind an error of its own.
+        """
+        try:
+            return super().decode(payload)
+        except DecodeError as exc:
+            if isinstance(exc.__context__, ResultTooNew):
+                raise exc.__context__ from None
+            raise

@@ -1,43 +1,53 @@
-"""How results travel: Celery's metadata as JSON, and vectors as raw little-endian bytes behind it.
+"""How results travel: msgpack, and vectors as raw little-endian bytes behind it, under a checksum.
 
 ::
 
-    "PSR" version:u8  tag_length:u8  form:u8  header_length:u32le  tag  header(JSON, UTF-8)  arrays...
+    "PSR" format:u8  checksum:8 bytes  form:u8  header_length:u32le  header(msgpack)  arrays...
 
-Form 1 is a task's metadata, whose names are left out; form 0 is anything else. In the header every value of a type of
-ours is ``{tag: [kind, ...]}``; the tag is chosen so that no key of the user's equals it. Arrays follow in the order of
-their mention. A 1536-dimension vector costs some 6.3 kB with all metadata, where JSON takes 34 kB. Nothing is
-executable: kinds and array types come from closed lists.
+The checksum is XXH3 (64 bits) over all that follows it, so that a damaged result is refused and never read wrong; over
+128 vectors CRC-32 would take longer than all the rest (``benchmarks/codec.py``). Form 1 is a task's metadata, whose
+names are left out; form 0 is anything else. In the header every value of a type of ours is a msgpack extension: its
+code is the kind's letter, its data are the fields. Arrays follow in the order of their mention. A 1536-dimension vector
+costs some 6.3 kB with all metadata, where JSON takes 34 kB. Nothing is executable: kinds and array types come from
+closed lists.
 
-The same types are registered with kombu's JSON, arrays as base64, so that results pass from task to task.
+Format 1 is still read. The same types are registered with kombu's JSON, arrays as base64, so that results pass from
+task to task.
 """
 
 from __future__ import annotations
 
-import base64
 import copy
-import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import kombu.serialization
+import msgpack
 import numpy as np
+import xxhash
 from kombu.exceptions import DecodeError
 from kombu.utils import json as kombu_json
 from numpy.typing import NDArray
 
 from penstock.config.celery import RESULT_CONTENT_TYPE, RESULT_SERIALIZER
-from penstock.workers.results.types import Choice, CompleteResult, Effort, EmbedResult, Failure, ImageResult, Usage
+from penstock.config.errors import FormatTooNew
+from penstock.config.formats import RESULT
+from penstock.workers.results import format_1
+from penstock.workers.results.kinds import (
+    ARRAY_TYPES,
+    KINDS,
+    array_from_json,
+    array_to_json,
+    little_endian,
+    read_array,
+)
+
+__all__ = ["ARRAY_TYPES", "MAGIC", "decode", "encode", "register"]
 
 MAGIC = b"PSR"
-VERSION = 1
-_PREFIX = struct.Struct("<3sBBBI")
-
-# The names of the array types on the wire. All are little-endian.
-ARRAY_TYPES = {
-    name: np.dtype(f"<{name}") for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
-}
+_PREFIX = struct.Struct("<3sB8s")
+_HEAD = struct.Struct("<BI")
 
 # A task's metadata as Celery's back ends write it, what is seldom there last: sent as a list without the usual end.
 _META: dict[str, Any] = {
@@ -53,7 +63,12 @@ _META_NAMES = frozenset(name for name in _META if name)
 _REQUIRED = [name for name, usual in _META.items() if usual is ...]
 _PLAIN, _OF_TASK = 0, 1
 
-Fields = list[Any]
+# Extensions beside the kinds: an array, a type that kombu's JSON knows, an integer of more than 64 bits.
+_ARRAY, _KOMBU, _INTEGER = ord("a"), ord("k"), ord("n")
+
+
+class ResultTooNew(FormatTooNew, DecodeError):
+    """A newer version stored the result. It is kombu's ``DecodeError`` as well, for callers that catch that."""
 
 
 def register() -> None:
@@ -61,53 +76,75 @@ def register() -> None:
     kombu.serialization.register(
         RESULT_SERIALIZER, encode, decode, content_type=RESULT_CONTENT_TYPE, content_encoding="binary"
     )
-    for kind, (cls, pack, unpack) in _KINDS.items():
+    for kind, (cls, pack, unpack) in KINDS.items():
         kombu_json.register_type(cls, f"penstock.{kind}", pack, unpack)
-    kombu_json.register_type(np.ndarray, "penstock.array", _array_to_json, _array_from_json)
-
-
-# The container ------------------------------------------------------------------------------------------------------
+    kombu_json.register_type(np.ndarray, "penstock.array", array_to_json, array_from_json)
 
 
 def encode(value: Any) -> bytes:
-    """Return the container of ``value``: JSON's types, ours, numpy arrays of the listed types, and kombu's."""
+    """Return the container of ``value``: JSON's types, ours, numpy arrays of the listed types, bytes and kombu's.
+
+    Raises:
+        TypeError: a value of another type.
+        ValueError: a text that UTF-8 cannot carry, or nesting beyond 500 levels.
+    """
     form, top = _PLAIN, value
     if isinstance(value, dict) and value.keys() >= _META_NAMES:
         form, top = _OF_TASK, _without_names(value)
-    tag = "~"
-    while True:
-        encoder = _Encoder(tag)
-        header = encoder.encode(top)
-        if header.count(f'"{tag}":') == encoder.uses:
-            break
-        tag += "~"  # a key of the user's looks like ours
-    text = header.encode()
-    tag_bytes = tag.encode()
-    prefix = _PREFIX.pack(MAGIC, VERSION, len(tag_bytes), form, len(text))
-    return b"".join([prefix, tag_bytes, text, *encoder.arrays])
+    encoder = _Encoder()
+    header = encoder.pack(top)
+    parts: list[Any] = [_HEAD.pack(form, len(header)), header, *encoder.arrays]
+    return b"".join([_PREFIX.pack(MAGIC, RESULT.number, _checksum(parts)), *parts])
 
 
 def decode(data: bytes | bytearray | memoryview) -> Any:
-    """Return what ``encode`` was given; tuples come back as lists, as with JSON. Arrays are writable copies.
+    """Return what ``encode`` was given; tuples come back as lists, but for keys. Arrays are writable copies.
 
     Raises:
+        ResultTooNew: a newer version wrote it.
         kombu.exceptions.DecodeError: the bytes are no such container, or damaged.
     """
     try:
         view = memoryview(data)
-        magic, version, tag_length, form, length = _PREFIX.unpack_from(view)
-        start = _PREFIX.size + tag_length
-        if magic != MAGIC or len(view) < start + length:
-            raise ValueError("it is cut off" if magic == MAGIC else "it does not start with the container's mark")
-        if version != VERSION:
-            raise ValueError(f"its version is {version}, this Penstock reads version {VERSION}: upgrade this side")
-        tag = bytes(view[_PREFIX.size : start]).decode()
-        decoder = _Decoder(tag, view[start + length :])
-        top = json.loads(bytes(view[start : start + length]), object_hook=decoder.hook)
-        decoder.finish()
+        if view[:3] != MAGIC:
+            raise ValueError("it does not start with the container's mark")
+        number = view[3]
+        _check_format(number)
+        form, top = _READERS[number](view)
         return _with_names(top) if form == _OF_TASK else top
     except (ValueError, TypeError, LookupError, AttributeError, struct.error, ArithmeticError, RecursionError) as exc:
         raise DecodeError(f"a result that cannot be read: {exc}") from exc
+
+
+def _read(view: memoryview) -> tuple[int, Any]:
+    _, _, checksum = _PREFIX.unpack_from(view)
+    if _checksum([view[_PREFIX.size :]]) != checksum:
+        raise ValueError("it is damaged: its checksum does not agree")
+    form, length = _HEAD.unpack_from(view, _PREFIX.size)
+    start = _PREFIX.size + _HEAD.size
+    if len(view) < start + length:
+        raise ValueError("it is cut off")
+    decoder = _Decoder(view[start + length :])
+    value = decoder.unpack(view[start : start + length])
+    decoder.finish()
+    return form, value
+
+
+_READERS = {1: format_1.read, RESULT.number: _read}
+
+
+def _checksum(parts: Iterable[Any]) -> bytes:
+    digest = xxhash.xxh3_64()
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+def _check_format(number: int) -> None:
+    try:
+        RESULT.check(number)
+    except FormatTooNew as exc:
+        raise ResultTooNew(*exc.args) from None
 
 
 def _without_names(meta: dict[str, Any]) -> list[Any]:
@@ -127,48 +164,52 @@ def _with_names(values: Any) -> dict[str, Any]:
     return {**meta, **rest}
 
 
-class _Encoder(kombu_json.JSONEncoder):
-    def __init__(self, tag: str) -> None:
-        super().__init__(separators=(",", ":"), ensure_ascii=False)
-        self.tag = tag
-        self.uses = 0
-        self.arrays: list[bytes] = []
+class _Encoder:
+    def __init__(self) -> None:
+        self.arrays: list[NDArray[Any]] = []
 
-    def default(self, o: Any) -> Any:
-        self.uses += 1
-        if isinstance(o, np.ndarray):
-            array, name = _little_endian(o)
-            self.arrays.append(array.tobytes())
-            return {self.tag: ["a", name, list(array.shape)]}
-        for kind, (cls, pack, _) in _KINDS.items():
-            if isinstance(o, cls):
-                return {self.tag: [kind, *pack(o)]}
-        known = super().default(o)  # type: ignore[no-untyped-call]
+    def pack(self, value: Any) -> bytes:
+        packed: bytes = msgpack.packb(value, default=self._extension)
+        return packed
+
+    def _extension(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            array, name = little_endian(value)
+            self.arrays.append(array.reshape(-1).view(np.uint8))
+            return msgpack.ExtType(_ARRAY, self.pack([name, *array.shape]))
+        for kind, (cls, fields, _) in KINDS.items():
+            if isinstance(value, cls):
+                return msgpack.ExtType(ord(kind), self.pack(fields(value)))
+        if isinstance(value, int):
+            size = value.bit_length() // 8 + 1
+            return msgpack.ExtType(_INTEGER, value.to_bytes(size, "little", signed=True))
+        known = kombu_json.JSONEncoder().default(value)
         if isinstance(known, dict) and known.keys() == {"__type__", "__value__"}:
-            return {self.tag: ["k", known["__type__"], known["__value__"]]}
-        self.uses -= 1
+            return msgpack.ExtType(_KOMBU, self.pack(known))
         return known
 
 
 class _Decoder:
-    def __init__(self, tag: str, arrays: memoryview) -> None:
-        self.tag, self.arrays, self.offset = tag, arrays, 0
+    def __init__(self, arrays: memoryview) -> None:
+        self.arrays, self.offset = arrays, 0
 
-    def hook(self, found: dict[str, Any]) -> Any:
-        if len(found) != 1 or self.tag not in found:
-            return found
-        kind, *fields = found[self.tag]
-        if kind == "a":
-            return self._array(*fields)
-        if kind == "k":
-            marker, value = fields
-            convert: Callable[[Any], Any] = kombu_json._decoders[marker]
-            return convert(value)
-        return _KINDS[kind][2](fields)
+    def unpack(self, data: bytes | memoryview) -> Any:
+        return msgpack.unpackb(data, ext_hook=self._value, object_pairs_hook=_mapping, strict_map_key=False)
+
+    def _value(self, code: int, data: bytes) -> Any:
+        if code == _INTEGER:
+            return int.from_bytes(data, "little", signed=True)
+        fields = self.unpack(data)
+        if code == _ARRAY:
+            name, *shape = fields
+            return self._array(name, shape)
+        if code == _KOMBU:
+            return kombu_json.object_hook(fields)
+        return KINDS[chr(code)][2](fields)
 
     def _array(self, name: str, shape: list[int]) -> NDArray[Any]:
-        # JSON names arrays in the order in which they lie, for decoding meets them in the order of encoding.
-        array = _read_array(name, shape, self.arrays[self.offset :])
+        # Decoding meets the mentions in the order of encoding, in which the arrays lie.
+        array = read_array(name, shape, self.arrays[self.offset :])
         self.offset += array.nbytes
         return array
 
@@ -177,109 +218,12 @@ class _Decoder:
             raise ValueError(f"{len(self.arrays) - self.offset} bytes belong to no array")
 
 
-# Arrays -------------------------------------------------------------------------------------------------------------
+def _mapping(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    try:
+        return dict(pairs)
+    except TypeError:  # a tuple was a key: it has come as a list
+        return {_hashable(key): value for key, value in pairs}
 
 
-def _little_endian(array: NDArray[Any]) -> tuple[NDArray[Any], str]:
-    name = array.dtype.str[1:]
-    if name not in ARRAY_TYPES:
-        raise TypeError(f"arrays of {array.dtype} cannot be sent: convert it to one of {', '.join(ARRAY_TYPES)}")
-    return np.ascontiguousarray(array, dtype=ARRAY_TYPES[name]).reshape(array.shape), name
-
-
-def _read_array(name: str, shape: list[int], data: memoryview) -> NDArray[Any]:
-    dtype = ARRAY_TYPES[name]
-    count = 1
-    for size in shape:
-        if not isinstance(size, int) or size < 0:
-            raise ValueError(f"an array has the shape {shape}")
-        count *= size
-    if count * dtype.itemsize > len(data):
-        raise ValueError(f"an array of shape {shape} is cut off")
-    return np.frombuffer(data, dtype, count).reshape(shape).copy()
-
-
-def _array_to_json(array: NDArray[Any]) -> Fields:
-    little, name = _little_endian(array)
-    return [name, list(little.shape), base64.b64encode(little.tobytes()).decode()]
-
-
-def _array_from_json(fields: Fields) -> NDArray[Any]:
-    name, shape, text = fields
-    return _read_array(name, shape, memoryview(base64.b64decode(text, validate=True)))
-
-
-# Our types ----------------------------------------------------------------------------------------------------------
-
-
-def _numbers(value: Usage | Effort) -> list[int]:
-    numbers = list(vars(value).values())
-    while numbers and numbers[-1] == 0:
-        del numbers[-1]
-    return numbers
-
-
-def _failures(fields: Fields) -> tuple[Failure, ...]:
-    return tuple(Failure(*each) for each in fields)
-
-
-def _pack_embed(value: EmbedResult) -> Fields:
-    failures = [_pack_failure(each) for each in value.failures]
-    return [value.vectors, _numbers(value.usage), value.model, failures, _numbers(value.effort)]
-
-
-def _unpack_embed(fields: Fields) -> EmbedResult:
-    vectors, usage, model, failures, effort = fields
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2:
-        raise ValueError("an embedding's vectors are no (n, d) array")
-    return EmbedResult(vectors, Usage(*usage), model, _failures(failures), Effort(*effort))
-
-
-def _pack_failure(value: Failure) -> Fields:
-    return [value.index, value.code, value.message, value.attempts]
-
-
-def _pack_choice(value: Choice) -> Fields:
-    return [value.index, value.text, value.finish_reason, dict(value.message)]
-
-
-def _pack_complete(value: CompleteResult) -> Fields:
-    choices = [_pack_choice(each) for each in value.choices]
-    return [choices, _numbers(value.usage), value.model, _numbers(value.effort), dict(value.extra)]
-
-
-def _unpack_complete(fields: Fields) -> CompleteResult:
-    choices, usage, model, effort, extra = fields
-    return CompleteResult(tuple(Choice(*each) for each in choices), Usage(*usage), model, Effort(*effort), extra)
-
-
-def _pack_image(value: ImageResult) -> Fields:
-    failures = [_pack_failure(each) for each in value.failures]
-    lists: list[Any] = [list(value.urls), list(value.b64), value.operation_id, list(value.revised_prompts)]
-    return [*lists, list(value.files), failures, _numbers(value.usage), _numbers(value.effort), dict(value.times)]
-
-
-def _unpack_image(fields: Fields) -> ImageResult:
-    urls, b64, operation, prompts, files, failures, usage, effort, times = fields
-    return ImageResult(
-        tuple(urls),
-        tuple(b64),
-        operation,
-        tuple(prompts),
-        tuple(files),
-        _failures(failures),
-        Usage(*usage),
-        Effort(*effort),
-        times,
-    )
-
-
-_KINDS: Mapping[str, tuple[type, Callable[[Any], Fields], Callable[[Fields], Any]]] = {
-    "e": (EmbedResult, _pack_embed, _unpack_embed),
-    "c": (CompleteResult, _pack_complete, _unpack_complete),
-    "i": (ImageResult, _pack_image, _unpack_image),
-    "o": (Choice, _pack_choice, lambda fields: Choice(*fields)),
-    "f": (Failure, _pack_failure, lambda fields: Failure(*fields)),
-    "u": (Usage, _numbers, lambda fields: Usage(*fields)),
-    "w": (Effort, _numbers, lambda fields: Effort(*fields)),
-}
+def _hashable(key: Any) -> Any:
+    return tuple(_hashable(each) for each in key) if isinstance(key, list) else key

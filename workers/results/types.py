@@ -49,7 +49,7 @@ class Failure:
 class Effort:
     """What a call cost beyond its usage, for reports.
 
-    ``possibly_billed_twice`` counts inputs sent in a request whose fate is unknown and that were sent again.
+    ``possibly_billed_twice`` counts inputs sent in a request whose outcome is unknown and that were sent again.
     """
 
     requests: int = 0

@@ -73,14 +73,14 @@ class LaneWatch:
         try:
             self._alone = not self._app.control.ping(timeout=2.0)
         except Exception:
-            self._alone = False  # the broker is away; that is told elsewhere
+            self._alone = False  # the broker is away; that is reported elsewhere
 
     @property
     def note(self) -> str:
         """What the user should know, "" for nothing."""
         lane, name = self.state, self._endpoint.inference_id
         if lane.state in ("parked", "probing"):
-            return f"Paused: the lane of {name} is parked: {lane.why}. When that is mended: penstock lane resume {name}"
+            return f"Paused: the lane of {name} is parked: {lane.why}. When that is fixed: penstock lane resume {name}"
         if lane.state == "paused":
             return f"Paused: the lane of {name} was paused. To go on: penstock lane resume {name}"
         if lane.state == "cooling" and lane.cool_s > LOOK_S:

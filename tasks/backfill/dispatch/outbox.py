@@ -45,7 +45,7 @@ class Outbox:
 
     Args:
         ledger: notes what was sent.
-        post: sends.
+        publisher: sends.
         results: fetches.
         seeker: finds messages.
         queue_key: the queue's key, for its length.

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import redis
 
-from penstock.config.names import queue_key
+from penstock.config.names import queue_key, unacked_key
 from penstock.config.settings import Settings
 
 _TASK_ID = re.compile(rb'\\?"correlation_id\\?": ?\\?"([0-9a-f-]{36})')
@@ -27,7 +27,7 @@ class PendingMessages:
     def __init__(self, client: redis.Redis, settings: Settings, queue: str) -> None:
         self._client = client
         self._queue = queue_key(settings.key_prefix, queue)
-        self._unacked = f"{settings.key_prefix}unacked"
+        self._unacked = unacked_key(settings.key_prefix)
 
     def tasks(self) -> set[str]:
         """Return the ids of the tasks whose messages are there.

@@ -1,4 +1,4 @@
-"""Sends batches as ``penstock.embed`` messages to the endpoint's bulk queue, many in one round trip."""
+"""Sends batches as messages of the ``embed`` task to the endpoint's bulk queue, many in one round trip."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from kombu.entity import Queue
 from kombu.exceptions import KombuError
 from kombu.messaging import Producer
 
-from penstock.config.names import BULK, queue_name
+from penstock.config.names import BULK, EMBED_TASK, queue_name
 from penstock.tasks.backfill.plan.batch import Batch
+from penstock.workers.task import describe
 
-TASK = "penstock.embed"
 MESSAGES_A_ROUND_TRIP = 32
 INPUT_TYPE = "ingest"
 """Elasticsearch's word for texts that are to be searched; models that tell queries from documents need it."""
@@ -78,9 +78,9 @@ class BatchPublisher:
 
     def _publish(self, producer: Producer, batch: Batch) -> None:
         # As Celery's apply_async, without what it does for each call: routing, a look at the arguments, a declaration.
-        shown = f"({len(batch.texts)} texts, {self._endpoint_id!r})"
+        shown = describe(EMBED_TASK, (batch.texts, self._endpoint_id), {})
         message = self._app.amqp.as_task_v2(
-            batch.task_id, TASK, (), {}, argsrepr=shown, kwargsrepr="{}", shadow=None, create_sent_event=False
+            batch.task_id, EMBED_TASK, (), {}, argsrepr=shown, kwargsrepr="{}", shadow=None, create_sent_event=False
         )
         arguments: tuple[Any, ...] = ([batch.texts, self._endpoint_id], {"input_type": INPUT_TYPE}, message.body[2])
         producer.publish(

@@ -25,10 +25,10 @@ class Settled:
     """A batch that is done.
 
     Args:
-        pieces: rows of the output.
+        output_rows: of the texts that have vectors.
         texts: a text a row.
         vectors: ``(rows, d)`` float32.
-        rows: for each of the batch's texts the index of its first row among ``pieces``, -1 where it failed.
+        rows: for each of the batch's texts the index of its first row among ``output_rows``, -1 where it failed.
         failures: of the texts that failed.
         dead: a dead letter for each row that failed.
         tally: what it adds to the counts.
@@ -56,7 +56,7 @@ def meaning(answer: TaskAnswer) -> Meaning:
     """Tell whether an answer says something of the texts.
 
     A parked lane, an endpoint that was deleted, a worker that does not know the task or lost its broker: these say
-    nothing, and the batch must be sent again when they are mended. They never become dead letters. Nor does an
+    nothing, and the batch must be sent again when that is fixed. They never become dead letters. Nor does an
     unforeseen error, while other batches fare no better.
     """
     if isinstance(answer, LaneParked):

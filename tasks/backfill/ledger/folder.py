@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from filelock import FileLock, Timeout
 
 from penstock.config.errors import ConfigurationError, JobError
 from penstock.tasks.backfill.ledger.ledger import FILE, Ledger
@@ -18,6 +18,10 @@ from penstock.tasks.backfill.plan.batch import DeadLetter
 HIDDEN = ".penstock"
 DEAD_LETTERS = "failed.jsonl"
 REPORT = "report.json"
+LOCK, HOLDER = "lock", "holder"
+
+LOCK_WAIT_S = 0.3
+"""Seconds after which a held lock is another run's: ``penstock jobs list`` takes it for an instant, to look."""
 
 _FLAGS = {
     "job": "--job",
@@ -98,7 +102,7 @@ def open_folder(path: Path, identity: Mapping[str, Any]) -> Iterator[OutputFolde
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Refuse a folder with files of our names and no ledger: whose they are cannot be told."""
+    """Refuse a folder with files of our names and no ledger: whose they are cannot be known."""
     ours = [*path.glob("part-*.parquet"), *(path / name for name in (DEAD_LETTERS, REPORT) if (path / name).exists())]
     if ours:
         raise ConfigurationError(
@@ -158,19 +162,16 @@ def _value(name: str, value: Any) -> str:
 @contextmanager
 def _locked(path: Path, hidden: Path) -> Iterator[None]:
     """Hold the folder's lock; the system drops it when this process ends, however it ends."""
-    with writing(path), (hidden / "lock").open("a+") as file:
+    holder = hidden / HOLDER
+    with writing(path):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip()
-            raise JobError(
-                f"another run{f' (process {holder})' if holder else ''} is writing to {path}: wait for it or end it"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+            lock = FileLock(hidden / LOCK).acquire(timeout=LOCK_WAIT_S)
+        except Timeout:
+            who = f" (process {holder.read_text()})" if holder.exists() else ""
+            raise JobError(f"another run{who} is writing to {path}: wait for it or end it") from None
+        with lock:
+            holder.write_text(str(os.getpid()))
+            yield
 
 
 @contextmanager
@@ -197,7 +198,7 @@ def flush_folder(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the disk says inside the block into an error that tells what to do.
+    """Turn what the disk says inside the block into an error that says what to do.
 
     Raises:
         JobError: the disk is full, the folder cannot be written to, and so on.
@@ -207,5 +208,5 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as exc:
         reason = os.strerror(exc.errno) if exc.errno else str(exc)
         raise JobError(
-            f"cannot write to {path}: {reason}. Mend that and run the same command again; it goes on where it was"
+            f"cannot write to {path}: {reason}. Fix that and run the same command again; it goes on where it was"
         ) from exc

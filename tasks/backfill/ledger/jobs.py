@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 
-from penstock.tasks.backfill.ledger.folder import HIDDEN, OutputFolder
-from penstock.tasks.backfill.ledger.ledger import FILE, Tally
+from penstock.config.errors import FormatTooNew
+from penstock.tasks.backfill.ledger.folder import HIDDEN, LOCK, OutputFolder
+from penstock.tasks.backfill.ledger.ledger import FILE, Tally, check_format, read_facts
 
-State = Literal["running", "stopped", "done", "gone"]
+JOBS = "jobs"
+"""The folder of a home that notes its backfills."""
+
+State = Literal["running", "stopped", "done", "newer", "gone"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class JobState:
     Args:
         name: what the user called it, or the output folder's name.
         out: the output folder.
-        state: ``running``, ``stopped`` (the same command goes on), ``done``, or ``gone``: its folder is no more.
+        state: ``running``, ``stopped`` (the same command goes on), ``done``, ``newer`` (only a newer version can read
+            its ledger), or ``gone``: its folder is no more.
         source, endpoint: what is embedded, and by whom.
         tally: counts, as of the last shard.
     """
@@ -43,15 +47,15 @@ def remember(home: Path, folder: OutputFolder) -> None:
     """Note a job in the home, so that ``jobs list`` finds it. A home that cannot be written to costs only that."""
     record = {"out": str(folder.path.resolve())}
     try:
-        (home / "jobs").mkdir(parents=True, exist_ok=True)
-        (home / "jobs" / f"{folder.ledger.job}.json").write_bytes(orjson.dumps(record))
+        (home / JOBS).mkdir(parents=True, exist_ok=True)
+        (home / JOBS / f"{folder.ledger.job}.json").write_bytes(orjson.dumps(record))
     except OSError:
         return
 
 
 def known_jobs(home: Path) -> list[JobState]:
     """Return the jobs noted in a home, the latest first."""
-    records = sorted((home / "jobs").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    records = sorted((home / JOBS).glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     return list(_states(records))
 
 
@@ -61,7 +65,10 @@ def _states(records: list[Path]) -> Iterator[JobState]:
             out = Path(orjson.loads(record.read_bytes())["out"])
         except (OSError, ValueError, KeyError):
             continue
-        yield read_job(out, record.stem)
+        try:
+            yield read_job(out, record.stem)
+        except FormatTooNew:  # one such must not keep the others from being listed
+            yield JobState(out.name, out, "newer")
 
 
 def read_job(out: Path, job: str | None = None) -> JobState:
@@ -70,12 +77,15 @@ def read_job(out: Path, job: str | None = None) -> JobState:
     Args:
         out: the folder.
         job: the job's id; a folder that has another one by now counts as gone.
+
+    Raises:
+        FormatTooNew: a newer version wrote its ledger.
     """
+    path = out / HIDDEN / FILE
     try:
-        with closing(sqlite3.connect(f"file:{out / HIDDEN / FILE}?mode=ro", uri=True)) as ledger:
-            facts: dict[str, Any] = {
-                name: json.loads(value) for name, value in ledger.execute("SELECT name, value FROM facts")
-            }
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
+            facts = read_facts(ledger)
+        check_format(facts, path)
         identity = facts["identity"]
     except (sqlite3.Error, KeyError):
         return JobState(out.name, out, "gone")
@@ -87,8 +97,9 @@ def read_job(out: Path, job: str | None = None) -> JobState:
 
 
 def _is_locked(out: Path) -> bool:
+    """Whether a run is writing. ``filelock`` has no shared lock by ``flock``, and none for who may only read."""
     try:
-        with (out / HIDDEN / "lock").open("r") as file:
+        with (out / HIDDEN / LOCK).open("r") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -6,7 +6,7 @@ The order of writing is the whole of its safety:
    is sent. So a batch may be sent twice after a crash, but is never forgotten, and no row is planned twice.
 2. A *shard* is written and flushed under the hidden folder, then entered here together with all it holds (its batches,
    their dead letters, the counts): this is the moment at which its rows are done. Then it is renamed into place, then
-   the stored results are dropped. A crash in between is mended by doing the last two again.
+   the stored results are dropped. After a crash in between, the last two are done again.
 
 Knows nothing of Celery and of Parquet.
 """
@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from penstock.config.errors import JobError
-from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, OutputRow, Plan, Position, unpack
+from penstock.config.formats import FIELD, LEDGER
+from penstock.tasks.backfill.plan.batch import DIGEST_BYTES, Batch, DeadLetter, OutputRow, Plan, Position, unpack
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -99,7 +100,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Unresolved:
-    """An echo whose batch is done: it lacks the vector at ``row`` of ``shard``, or shares the ``failure``."""
+    """A duplicate whose batch is done: it lacks the vector at ``row`` of ``shard``, or shares the ``failure``."""
 
     key: int
     output_row: OutputRow
@@ -113,12 +114,17 @@ class Ledger:
 
     Args:
         folder: the hidden folder that holds it.
+
+    Raises:
+        FormatTooNew: a newer version wrote it.
+        JobError: the file cannot be read or written.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
         with self._translated():
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            check_format(read_facts(self._db), self._path)  # before anything is written
             # WAL with NORMAL survives every kill; after a power cut the last moments may be missing, never torn.
             # A shard's entry is made durable by the checkpoint that follows it, before results are dropped.
             for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "busy_timeout = 5000", "cache_size = -8000"):
@@ -143,7 +149,7 @@ class Ledger:
 
     @property
     def identity(self) -> dict[str, Any] | None:
-        """What the job is, as ``begin`` was told; None in a new ledger."""
+        """What the job is, as it was given to ``begin``; None in a new ledger."""
         identity: dict[str, Any] | None = self._fact("identity")
         return identity
 
@@ -182,7 +188,7 @@ class Ledger:
     def begin(self, identity: Mapping[str, Any]) -> None:
         """Make it the record of a new job."""
         with self._transaction():
-            self._set(identity=identity, job=str(uuid4()), tally=asdict(self.tally))
+            self._set(**{FIELD: LEDGER.number}, identity=identity, job=str(uuid4()), tally=asdict(self.tally))
 
     def set_dimensions(self, dimensions: int) -> None:
         """Note the length of the job's vectors."""
@@ -258,7 +264,7 @@ class Ledger:
         """Yield (batch number, digests) of the latest batches, oldest first, until there are ``texts`` texts."""
         total, first = 0, 0
         for number, size in self._db.execute("SELECT number, length(digests) FROM batches ORDER BY number DESC"):
-            total, first = total + size // 16, number
+            total, first = total + size // DIGEST_BYTES, number
             if total >= texts:
                 break
         yield from self._db.execute("SELECT number, digests FROM batches WHERE number >= ? ORDER BY number", (first,))
@@ -278,7 +284,7 @@ class Ledger:
         Args:
             shard: None when nothing was embedded (all failed).
             entries: its batches.
-            echoes: keys of the echoes that it, or ``dead``, settles.
+            duplicates: keys of the duplicates that it, or ``dead``, resolves.
             dead: of its batches.
             tally: what it adds to the counts.
         """
@@ -316,10 +322,10 @@ class Ledger:
         for ordinal, chunk, *rest in self._db.execute("SELECT * FROM dead ORDER BY ordinal, chunk"):
             yield DeadLetter(ordinal, None if chunk == _WHOLE_DOCUMENT else chunk, *rest)
 
-    # Echoes ------------------------------------------------------------------------------------------
+    # Duplicates --------------------------------------------------------------------------------------
 
     def unresolved(self, limit: int) -> list[Unresolved]:
-        """Return up to ``limit`` echoes of finished batches, those of one shard together."""
+        """Return up to ``limit`` duplicates of finished batches, those of one shard together."""
         query = """
             SELECT e.key, e.ordinal, e.id, e.chunk, e.start, e.stop, e.text, b.shard, b.rows, b.failures
             FROM echoes e JOIN batches b ON b.number = e.batch
@@ -356,6 +362,22 @@ class Ledger:
                 f"the ledger {self._path} cannot be used ({exc}): see that the disk has space and that the folder may "
                 "be written to, then run the same command again; it goes on where it was"
             ) from exc
+
+
+def read_facts(db: sqlite3.Connection) -> dict[str, Any]:
+    """Return the facts in a ledger, of whatever format; none in a new file."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
+        return {}
+    return {name: json.loads(value) for name, value in db.execute("SELECT name, value FROM facts")}
+
+
+def check_format(facts: Mapping[str, Any], path: Path) -> None:
+    """Check that this version can read a ledger.
+
+    Raises:
+        FormatTooNew: a newer version wrote it.
+    """
+    LEDGER.check(facts.get(FIELD), str(path))
 
 
 def _entry_columns(entry: ShardEntry) -> tuple[bytes, str | None]:

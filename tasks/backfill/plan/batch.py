@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
 import orjson
 import zstandard
+
+DIGEST_BYTES = 16
 
 
 class Position(NamedTuple):
@@ -62,8 +65,8 @@ class Batch:
         number: counts up from 0 within the job.
         task_id: the Celery task's id.
         texts: distinct.
-        pieces: rows of the output, at least one a text, in the order of the texts.
-        which: for each piece, the index of its text.
+        output_rows: at least one a text, in the order of the texts.
+        which: for each output row, the index of its text.
         size: UTF-8 bytes of all texts.
         digests: the texts' digests, one after another.
     """
@@ -88,6 +91,11 @@ def unpack(number: int, task_id: str, digests: bytes, body: bytes) -> Batch:
     return Batch(number, task_id, texts, [OutputRow(*row) for row in zip(*columns, strict=True)], which, size, digests)
 
 
+def digest(data: bytes) -> bytes:
+    """Return the 16 bytes by which a text is known: BLAKE2b, wide enough that two texts never share them."""
+    return blake2b(data, digest_size=DIGEST_BYTES).digest()
+
+
 def name_task(job: UUID, number: int, digests: bytes) -> str:
     """Return the id of a batch's task: the same for the same texts in the same place of the same job, and only then.
 
@@ -104,7 +112,7 @@ class Plan:
     Args:
         position: where to read on.
         batch: None when there was nothing to send.
-        echoes: chunks that take an earlier batch's vectors.
+        duplicates: chunks that take an earlier batch's vectors.
         dead: rows and chunks that cannot be sent.
         documents, chunks: counts.
         repeated_ids: rows whose id an earlier row has.

@@ -11,8 +11,17 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from penstock.config.endpoints.services import Caps
-from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, Duplicate, OutputRow, Plan, Position, name_task
-from penstock.tasks.backfill.plan.seen import Seen, SeenIds, digest
+from penstock.tasks.backfill.plan.batch import (
+    Batch,
+    DeadLetter,
+    Duplicate,
+    OutputRow,
+    Plan,
+    Position,
+    digest,
+    name_task,
+)
+from penstock.tasks.backfill.plan.seen import Seen, SeenIds
 from penstock.tasks.backfill.sources import Document, InvalidRow, Row
 from penstock.tasks.request.packing import CERTAINLY_TOO_LONG, pack
 from penstock.workers.lanes.tokens import BYTES_PER_TOKEN
@@ -22,7 +31,7 @@ Chunked = tuple[Row, Spans]
 """A row and the chunks of its text, as (start, end) in characters; a bad row has none."""
 
 MOST_ASIDE = 1 << 15
-"""Dead letters and echoes that one plan may gather before it is written, batch or no batch."""
+"""Dead letters and duplicates that one plan may gather before it is written, batch or no batch."""
 
 _TEXT_BITS = 20
 
@@ -66,11 +75,11 @@ class Planner:
         self._waiting: list[_Item] = []
         self._open: dict[bytes, _Item] = {}
         self._plan = Plan(position)
-        self._aside = 0  # dead letters, echoes and pieces of known texts in the plan
+        self._aside = 0  # dead letters, duplicates and further rows of open texts in the plan
         self._most_bytes = CERTAINLY_TOO_LONG * BYTES_PER_TOKEN * caps.input_tokens if caps.input_tokens else None
 
     def plans(self, rows: Iterable[Chunked]) -> Iterator[Plan]:
-        """Yield plans, the last one marked; each piece and each row is in exactly one of them."""
+        """Yield plans, the last one marked; each output row and each document is in exactly one of them."""
         stream = iter(rows)
         self._more = True
         while self._more:

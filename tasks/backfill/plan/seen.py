@@ -6,19 +6,12 @@ from __future__ import annotations
 
 import struct
 from array import array
-from hashlib import blake2b
 
-DIGEST_BYTES = 16
 DEFAULT_TEXTS = 1 << 20
 """Texts a table holds; a slot takes 24 bytes and half of them are free, so 50 MB a table and 100 MB at most."""
 
 _HALVES = struct.Struct("<QQ")
 _FREE = -1
-
-
-def digest(data: bytes) -> bytes:
-    """Return the 16 bytes by which a text is known: BLAKE2b, wide enough that two texts never share them."""
-    return blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
 class Seen:
@@ -55,7 +48,7 @@ class Seen:
 
 class SeenIds:
     """Counts rows whose id was seen before: at least among the latest ``ids``, in some 30 MB. Repeated ids are no
-    fault (each row is kept), but they are nearly always a mistake, so the user is told."""
+    fault (each row is kept), but they are nearly always a mistake, so the user is warned."""
 
     def __init__(self, ids: int = 1 << 18) -> None:
         self._limit = ids

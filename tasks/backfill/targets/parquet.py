@@ -72,9 +72,9 @@ class Sink:
         """Take rows in.
 
         Args:
-            pieces: which rows.
-            texts: a text a piece; not looked at when texts are not written.
-            vectors: ``(n, d)`` float32, a row a piece.
+            output_rows: which rows.
+            texts: a text a row; not looked at when texts are not written.
+            vectors: ``(n, d)`` float32, a vector a row.
 
         Returns:
             The first one's row in the shard.

@@ -43,7 +43,7 @@ class Writer:
         self.open_tally = Tally()
 
     def recover(self) -> None:
-        """Mend what a killed run left: finish the last shard's commit, drop what never got that far."""
+        """Put right what a killed run left: finish the last shard's commit, drop what never got that far."""
         shards = self._ledger.shards()
         clean(self._folder.hidden, shards)
         check(self._folder.path, self._folder.hidden, shards)
@@ -115,7 +115,7 @@ class Writer:
         self._empty()
 
     def settle_duplicates(self) -> int:
-        """Give some echoes the vectors of the rows that they repeat. Returns how many; 0 when none is left.
+        """Give some duplicates the vectors of the rows that they repeat. Returns how many; 0 when none is left.
 
         Everything that they repeat must be sealed.
         """

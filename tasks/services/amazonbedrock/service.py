@@ -239,7 +239,7 @@ def _usage(document: Mapping[str, Any], response: Response) -> Usage:
 
 
 def _named(stated: str, status: int, error: ErrorBody) -> Named | None:
-    """The fate that the error's name gives; None leaves it to the tables of all services (validation, the unknown)."""
+    """The outcome that the error's name gives; None for one that is in the tables of all services, or unknown."""
     name = snake(stated.rpartition("#")[2]).removesuffix("_exception")
     if name == "model_error" and error.status in (400, 413, 422):
         return None

@@ -17,7 +17,7 @@ from penstock.workers.results.types import Usage
 Refuse = Callable[[Response], Outcome]
 
 _CERTAIN = {OutcomeKind.QUOTA_EXHAUSTED, OutcomeKind.RATE_LIMITED, OutcomeKind.TOO_LARGE, OutcomeKind.NOT_FOUND}
-"""Fates that an error inside a 200 may have; any other such answer is malformed, and asked for again."""
+"""Outcomes that an error inside a 200 may have; any other such answer is malformed, and asked for again."""
 
 
 def read_json(response: Response, refuse: Refuse) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def seconds(text: str | None) -> float | None:
 def limits(headers: Mapping[str, str]) -> HeaderLimits:
     """Read ``x-ratelimit-*`` and ``x-rate-limit-*``. Names are lower case.
 
-    A limit of 0 or less is no news, and neither is what is said to remain of it; a negative remainder is none either.
+    A limit of 0 or less says nothing, nor does what is said to remain of it; a negative remainder is none either.
     """
     found = {kind: _kind(headers, kind) for kind in ("requests", "tokens")}
     return HeaderLimits(

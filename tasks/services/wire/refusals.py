@@ -97,7 +97,7 @@ _WAITS = {OutcomeKind.RATE_LIMITED, OutcomeKind.SERVER_ERROR, OutcomeKind.QUOTA_
 
 @dataclass(frozen=True)
 class Named:
-    """A fate with its code, before the message and the headers are put to it."""
+    """An outcome kind with its code, before the message and the headers are put to it."""
 
     kind: OutcomeKind
     code: str
@@ -136,7 +136,7 @@ def outcome(
 
 
 def name(status: int | None, error: ErrorBody, delay: float | None = None) -> Named:
-    """The fate of an error: by its content where that is plain, else by its status (None: an event of a stream)."""
+    """The outcome of an error: by its content where that is plain, else by its status (None: an event of a stream)."""
     for rule in (_filtered, _unpaid, _too_large, _too_long, _paced, _unfit):
         if verdict := rule(status, error, delay):
             return verdict

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from penstock.config.errors import ConfigurationError, JobError
 from penstock.tasks.backfill.ledger.folder import OutputFolder, open_folder
+from penstock.tasks.backfill.ledger.jobs import read_job
 from penstock.tasks.backfill.ledger.ledger import Ledger, Shard, ShardEntry, Tally, TextFailure, Unresolved
 from penstock.tasks.backfill.plan.batch import Batch, DeadLetter, Duplicate, OutputRow, Plan, Position
 
@@ -197,6 +200,23 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
 def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     with open_folder(tmp_path, IDENTITY), pytest.raises(JobError, match=r"another run \(process \d+\) is writing to"):
         opened(tmp_path)
+    opened(tmp_path)
+
+
+def test_a_run_that_is_looked_at_as_it_begins_waits_for_the_look_to_end(tmp_path: Path) -> None:
+    opened(tmp_path)
+    with (tmp_path / ".penstock" / "lock").open("r") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        end = threading.Timer(0.05, lambda: fcntl.flock(look, fcntl.LOCK_UN))
+        end.start()
+        opened(tmp_path)
+        end.join()
+
+
+def test_a_look_tells_whether_a_run_is_writing_and_leaves_no_lock(tmp_path: Path) -> None:
+    with open_folder(tmp_path, IDENTITY):
+        assert read_job(tmp_path).state == "running"
+    assert read_job(tmp_path).state == "stopped"
     opened(tmp_path)
 
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.config.endpoints.services import Caps
-from penstock.tasks.backfill.plan.batch import Batch, Plan, Position, name_task, unpack
+from penstock.tasks.backfill.plan.batch import Batch, Plan, Position, digest, name_task, unpack
 from penstock.tasks.backfill.plan.planner import Chunked, Planner
-from penstock.tasks.backfill.plan.seen import Seen, digest
+from penstock.tasks.backfill.plan.seen import Seen
 from penstock.tasks.backfill.sources import Document, InvalidRow
 
 JOB = UUID(int=7)

@@ -113,7 +113,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, scratch: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
     try:
-        with pytest.raises(JobError, match=r"cannot write to .*: File too large. Mend that and run the same command"):
+        with pytest.raises(JobError, match=r"cannot write to .*: File too large. Fix that and run the same command"):
             sink.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -21,10 +21,10 @@ def box(home: Path, key: str | None = None) -> SecretBox:
     return SecretBox(Settings(home=home, secret_key=key))
 
 
-def test_what_is_sealed_opens_in_another_process_of_the_same_home(tmp_path: Path) -> None:
-    token = box(tmp_path).seal(VALUES, "docs")
+def test_what_is_encrypted_is_decrypted_in_another_process_of_the_same_home(tmp_path: Path) -> None:
+    token = box(tmp_path).encrypt(VALUES, "docs")
     assert "hush" not in token
-    assert box(tmp_path).open(token, "docs", "endpoint [docs]") == VALUES
+    assert box(tmp_path).decrypt(token, "docs", "endpoint [docs]") == VALUES
 
 
 @pytest.mark.parametrize(
@@ -33,29 +33,29 @@ def test_what_is_sealed_opens_in_another_process_of_the_same_home(tmp_path: Path
     ids=["phrase", "fernet", "cyrillic"],
 )
 def test_any_string_is_a_key_and_hosts_need_nothing_else_in_common(tmp_path: Path, key: str) -> None:
-    token = box(tmp_path / "a", key).seal(VALUES, "docs")
-    assert box(tmp_path / "b", key).open(token, "docs", "endpoint [docs]") == VALUES
+    token = box(tmp_path / "a", key).encrypt(VALUES, "docs")
+    assert box(tmp_path / "b", key).decrypt(token, "docs", "endpoint [docs]") == VALUES
     assert not (tmp_path / "a" / FILE).exists()
 
 
 def test_another_key_is_a_clear_error_that_names_the_variable(tmp_path: Path) -> None:
-    token = box(tmp_path, "one key of sixteen").seal(VALUES, "docs")
+    token = box(tmp_path, "one key of sixteen").encrypt(VALUES, "docs")
     for other in (box(tmp_path, "another of sixteen"), box(tmp_path)):
         with pytest.raises(ConfigurationError, match=r"endpoint \[docs\].*set PENSTOCK_SECRET_KEY") as caught:
-            other.open(token, "docs", "endpoint [docs]")
+            other.decrypt(token, "docs", "endpoint [docs]")
         assert "hush" not in str(caught.value)
 
 
-def test_a_token_opens_only_for_what_it_was_sealed_for(tmp_path: Path) -> None:
-    token = box(tmp_path).seal(VALUES, "https://api.example")
+def test_a_token_is_decrypted_only_for_what_it_was_encrypted_for(tmp_path: Path) -> None:
+    token = box(tmp_path).encrypt(VALUES, "https://api.example")
     with pytest.raises(ConfigurationError, match="changed in the broker by something other than Penstock"):
-        box(tmp_path).open(token, "https://evil.example", "endpoint [docs]")
+        box(tmp_path).decrypt(token, "https://evil.example", "endpoint [docs]")
 
 
 @pytest.mark.parametrize("token", ["", "x", "é", "gAAAAAB"])
 def test_a_damaged_token_is_a_clear_error(tmp_path: Path, token: str) -> None:
     with pytest.raises(ConfigurationError, match="PENSTOCK_SECRET_KEY"):
-        box(tmp_path).open(token, "docs", "endpoint [docs]")
+        box(tmp_path).decrypt(token, "docs", "endpoint [docs]")
 
 
 def test_the_key_file_is_its_owners_alone(tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ def test_a_home_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
         file_key(tmp_path / "file" / "home")
 
 
-def test_sealed_secrets_open_when_they_are_read_and_never_show(tmp_path: Path) -> None:
-    token = box(tmp_path).seal(VALUES, "docs")
+def test_encrypted_secrets_are_decrypted_when_they_are_read_and_never_show(tmp_path: Path) -> None:
+    token = box(tmp_path).encrypt(VALUES, "docs")
     secrets = EncryptedSecrets(box(tmp_path), token, "docs", "endpoint [docs]")
     assert dict(secrets) == VALUES
     assert len(secrets) == 1

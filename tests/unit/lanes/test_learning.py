@@ -25,8 +25,8 @@ from penstock.workers.lanes.signals import (
     Belated,
     Counts,
     Known,
+    LaneRefused,
     Limit,
-    Refused,
     Reopened,
     parse_known,
     parse_signal,
@@ -46,20 +46,20 @@ def configured(limit: float = 600.0) -> Known:
     return Known(requests=Limit(in_force=limit))
 
 
-def refused(**more: Any) -> Refused:
+def refused(**more: Any) -> LaneRefused:
     """A refusal in the first cycle of a lane that has been awake for 3 s, unless said otherwise."""
     counts = {name.removeprefix("n_"): more.pop(name) for name in [*more] if name.startswith("n_")}
     fields: dict[str, Any] = {
         "now": NOW, "dimension": "requests", "delay_ms": 0.0, "awake_ms": 3000.0, "measured_ms": 3000.0,
         "mean_tokens": 10.0, "refused_share": 0.01, "tokens": Counts(),
     }  # fmt: skip
-    return Refused(**{**fields, **more}, requests=Counts(**{"configured": 600.0, **counts}))
+    return LaneRefused(**{**fields, **more}, requests=Counts(**{"configured": 600.0, **counts}))
 
 
 MEASURED = {"awake_ms": 60_000.0, "measured_ms": 10_000.0}
 
 # What was known, what happened, and the ceiling and the plateau that are learnt.
-TABLE: list[tuple[str, Known, Refused, float, float]] = [
+TABLE: list[tuple[str, Known, LaneRefused, float, float]] = [
     # The first refusal, when there is nothing to measure.
     ("guess, no delay: the longer it went well, the smaller the step", configured(), refused(), 600 * 0.75, 0),
     ("guess after 9 s", configured(), refused(awake_ms=9000.0, measured_ms=9000.0), 600 * 0.9, 0),
@@ -108,7 +108,7 @@ TABLE: list[tuple[str, Known, Refused, float, float]] = [
 @pytest.mark.parametrize(
     ("before", "signal", "ceiling", "plateau_s"), [row[1:] for row in TABLE], ids=[r[0] for r in TABLE]
 )
-def test_what_a_refusal_teaches(before: Known, signal: Refused, ceiling: float, plateau_s: float) -> None:
+def test_what_a_refusal_teaches(before: Known, signal: LaneRefused, ceiling: float, plateau_s: float) -> None:
     learnt = learn(signal, before).requests
     assert (learnt.ceiling, learnt.plateau_s) == (pytest.approx(ceiling), pytest.approx(plateau_s))
     assert learnt.limit == learnt.start == pytest.approx(ceiling * START)
@@ -234,7 +234,7 @@ def test_a_refusal_lowers_one_limit_a_little_or_more_and_never_to_nothing(
     accepted: float, accepted_10_s: float, reserved: float, share: float, steps: int, first: bool,
 ) -> None:  # fmt: skip
     seen = Counts(limit, accepted, reserved, accepted_10_s)
-    signal = Refused(
+    signal = LaneRefused(
         NOW, dimension, delay_ms, awake_ms, awake_ms if first else min(awake_ms, measured_ms), 10.0, share, seen, seen
     )
     one = Limit(limit, limit, limit, 24.0, 1.0, limit, limit * grown)

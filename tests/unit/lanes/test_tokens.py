@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.workers.lanes.tokens import BYTES_PER_TOKEN, LEAST, MOST, TokenRatio, byte_length, token_ratio
+from penstock.workers.lanes.tokens import BYTES_PER_TOKEN, LEAST, MOST, TokenRatio, byte_length
 
 SIZES = st.integers(-10, 10**12)
 USAGE = st.one_of(st.integers(-(10**15), 10**15), st.floats(allow_nan=True, allow_infinity=True))
@@ -76,8 +76,3 @@ def test_length_is_in_bytes_of_utf8(text: str, length: int) -> None:
 @given(st.text(st.characters(codec=None)))
 def test_length_agrees_with_encoding(text: str) -> None:
     assert byte_length(text) == len(text.encode("utf-8", "surrogatepass"))
-
-
-def test_a_quota_has_one_ratio_in_a_process() -> None:
-    assert token_ratio("tokens-test-a") is token_ratio("tokens-test-a")
-    assert token_ratio("tokens-test-a") is not token_ratio("tokens-test-b")

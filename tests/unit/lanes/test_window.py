@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.workers.lanes.window import INTERACTIVE, LaneWindow, forget_all, window
+from penstock.workers.lanes.window import INTERACTIVE, LaneWindow
 
 RATES = st.one_of(st.none(), st.floats(0.001, 10_000))
 LATENCIES = st.floats(0.0, 3600)
@@ -75,11 +75,3 @@ def test_the_smoothed_latency_stays_among_those_seen(seen: list[float]) -> None:
     for latency_s in seen:
         held.observe(latency_s)
     assert min(seen) - 1e-6 <= held.latency_s <= max(seen) + 1e-6
-
-
-def test_windows_are_kept_by_quota_until_they_are_forgotten() -> None:
-    kept, gone = window("window-test-kept"), window("window-test-gone")
-    assert window("window-test-kept") is kept
-    forget_all(keep=lambda quota: quota != "window-test-gone")
-    assert window("window-test-kept") is kept
-    assert window("window-test-gone") is not gone

@@ -1,4 +1,4 @@
-"""The table of refusals: status, code and words to a fate."""
+"""The table of refusals: status, code and words to an outcome."""
 
 from __future__ import annotations
 

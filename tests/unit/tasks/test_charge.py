@@ -6,47 +6,42 @@ from typing import Any
 
 import pytest
 
-from penstock.config.endpoints.endpoint import Endpoint
-from penstock.config.endpoints.services import TaskType
-from penstock.tasks.completion import charge
-from penstock.tasks.completion.charge import FIRST_GUESS, Charge
+from penstock.tasks.completion.charge import Charge
 from penstock.tasks.services.base import CompleteCall, Completion
-from penstock.workers.lanes.tokens import TokenRatio
+from penstock.workers.lanes.quota import QuotaStats
+from penstock.workers.lanes.tokens import FIRST_ANSWER
 from penstock.workers.results.types import Usage
 
 
-@pytest.fixture(autouse=True)
-def nothing_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(charge, "_means", {})
-
-
-def charged(prompt: Any = "x" * 40, task_settings: Any = None, **parameters: Any) -> Charge:
-    endpoint = Endpoint("chat", TaskType.COMPLETION, "openai", {}, quota="q")
-    return Charge(endpoint, CompleteCall(prompt=prompt, task_settings=task_settings or {}, parameters=parameters))
+def charged(
+    prompt: Any = "x" * 40, task_settings: Any = None, stats: QuotaStats | None = None, **parameters: Any
+) -> Charge:
+    call = CompleteCall(prompt=prompt, task_settings=task_settings or {}, parameters=parameters)
+    return Charge(call, stats or QuotaStats())
 
 
 @pytest.mark.parametrize(
     ("parameters", "answer"),
     [
-        ({}, FIRST_GUESS),
+        ({}, FIRST_ANSWER),
         ({"max_tokens": 100}, 100),
         ({"max_completion_tokens": 100}, 100),
         ({"max_tokens": 100, "n": 3}, 300),
         ({"max_tokens": 100, "best_of": 5, "n": 2}, 500),
-        ({"n": 3}, 3 * FIRST_GUESS),
-        ({"max_tokens": "many"}, FIRST_GUESS),
-        ({"max_tokens": True}, FIRST_GUESS),
+        ({"n": 3}, 3 * FIRST_ANSWER),
+        ({"max_tokens": "many"}, FIRST_ANSWER),
+        ({"max_tokens": True}, FIRST_ANSWER),
         ({"task_settings": {"parameters": {"max_tokens": 7}}}, 7),
         ({"task_settings": {"parameters": {"max_tokens": 7}}, "max_tokens": 8}, 8),
     ],
 )
 def test_a_reservation_is_the_prompt_and_what_may_be_answered(parameters: Any, answer: float) -> None:
-    assert charged(**parameters).estimate(TokenRatio()) == 10 + answer
+    assert charged(**parameters).estimate() == 10 + answer
 
 
 def test_each_of_several_prompts_has_an_answer() -> None:
     found = charged(["a", "b"], max_tokens=10)
-    assert found.estimate(TokenRatio()) == pytest.approx(20, abs=5)
+    assert found.estimate() == pytest.approx(20, abs=5)
 
 
 def test_what_is_charged_is_what_was_asked_for_or_more() -> None:
@@ -62,9 +57,10 @@ def test_without_usage_nothing_is_known() -> None:
 
 
 def test_the_mean_of_answers_is_learnt_and_stands_for_the_next() -> None:
+    stats = QuotaStats()
     for _ in range(50):
-        charged(n=2).made(Completion((), Usage(10, 120, 130, 1)))
-    assert charged().estimate(TokenRatio()) == pytest.approx(10 + 60)
+        charged(stats=stats, n=2).made(Completion((), Usage(10, 120, 130, 1)))
+    assert charged(stats=stats).estimate() == pytest.approx(10 + 60)
 
 
 def test_texts_that_are_no_utf_8_have_a_size_all_the_same() -> None:

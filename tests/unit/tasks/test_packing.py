@@ -18,6 +18,7 @@ from penstock.tasks.request.packing import (
     certainly_too_long,
     pack,
 )
+from penstock.workers.lanes.tokens import byte_length
 
 WIDE = Caps(inputs=2048, input_tokens=8192, request_tokens=300_000)
 SIZES = st.lists(st.one_of(st.integers(0, 2000), st.integers(0, 5_000_000)), max_size=200)
@@ -154,4 +155,4 @@ def test_an_endpoints_caps_and_limits_are_used() -> None:
     ],
 )
 def test_only_what_no_tokenizer_could_fit_is_refused_unasked(text: str, caps: Caps, is_too_long: bool) -> None:
-    assert certainly_too_long(text, caps) is is_too_long
+    assert certainly_too_long(byte_length(text), caps) is is_too_long

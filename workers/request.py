@@ -1,0 +1,32 @@
+"""A message in a worker's hands, as ``celery inspect`` and the worker's events show it: how much is in it, never what.
+
+Named by ``LaneTask`` by string, so that those who only send tasks import nothing of Celery's worker.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.worker.request import Request
+
+from penstock.workers.task import describe
+
+
+class ShortRequest(Request):
+    """Celery's request without its arguments: ``inspect active``, ``reserved``, ``scheduled`` and ``query_task`` would
+    send whole documents to whoever asks.
+
+    The short form is made here once more: a plain Celery app that sends our tasks by name puts the beginning of the
+    documents into the message's own ``argsrepr``.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        shown = {"argsrepr": describe(self._type, self._args, self._kwargs), "kwargsrepr": "{}"}
+        self._argsrepr, self._kwargsrepr = shown.values()
+        self._request_dict.update(shown)
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """Return what is shown, whether it is asked to be ``safe`` or not."""
+        info: dict[str, Any] = super().info(safe=True)
+        return info
