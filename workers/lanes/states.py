@@ -39,8 +39,8 @@ person ends it. Both reasons are kept; while a lane is paused, the pause's is sh
 ``PAUSED`` (a person pauses)
     Sets the flag; no arrow leaves its state.
 
-**What comes.** A state ``closed`` (nobody is answered; one probe at a time asks) joins as one more row of each table; it
-will be left by ``SUCCEEDED`` alone.
+**What comes.** A state ``closed`` (nobody is answered; one probe at a time asks) joins as one more row of each table;
+``SUCCEEDED`` alone will lead out of it.
 """
 
 from __future__ import annotations
