@@ -18,7 +18,7 @@ local soonest = nil
 -- Milliseconds until the lane opens for this class; 0: it is open; nil: not before somebody acts.
 local function closed_for(key, class)
   local lane = glance_at(key)
-  -- Interactive callers of a parked lane are get an error at once; bulk waits for the operator.
+  -- Interactive callers of a parked lane get an error at once; bulk waits for the operator.
   if fails_at_once(lane, class, now) then return 0 end
   local opens = opens_at(lane, now)
   if not opens then return nil end
