@@ -14,6 +14,12 @@ class ChunkingInvalid(InputInvalid, ValueError):
     code = "chunking_invalid"
 
 
+class PatternTooSlow(ChunkingInvalid):
+    """A separator takes too long on this text: nested repetition such as ``(a+)+`` does so on what it hardly misses."""
+
+    code = "pattern_too_slow"
+
+
 def check_text(text: object) -> None:
     """Raise ``InputInvalid`` unless ``text`` is a string."""
     if not isinstance(text, str):
