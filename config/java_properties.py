@@ -42,6 +42,9 @@ _SPELT: Final = {
     "javaISOControl": r"\p{Cc}",
     "javaMirrored": r"\p{Bidi_Mirrored}",
 }
+_CASED: Final = frozenset(
+    {"Lu", "Ll", "Lt", "javaLowerCase", "javaUpperCase", "javaTitleCase", "IsLowercase", "IsUppercase", "IsTitlecase"}
+)
 # A category; a category, script or binary property; a block; and what says itself which of them it is.
 _NAMED: Final = regex.compile(
     r"(?P<value>[CLMNPSZ][a-z]?|LC)|Is(?P<value>[\w -]+)|In(?P<block>[\w -]+)"
@@ -50,8 +53,17 @@ _NAMED: Final = regex.compile(
 
 
 @lru_cache(maxsize=256)
-def property_set(name: str) -> str | None:
-    """Return the set of the property's characters, None for a name that Java or ``regex`` does not know."""
+def property_set(name: str, ignore_case: bool = False) -> str | None:
+    """Return the set of the property's characters, None for a name that Java or ``regex`` does not know.
+
+    Args:
+        name: what stands in the braces.
+        ignore_case: under Java's flag ``i``, for which lower, upper and title case are one.
+    """
+    if ignore_case and name in ("Lower", "Upper"):
+        return _SPELT["Alpha"]
+    if ignore_case and name in _CASED:
+        return r"[\p{Lu}\p{Ll}\p{Lt}]"
     if name in _SPELT:
         return _SPELT[name]
     found = _NAMED.fullmatch(name)

@@ -39,10 +39,12 @@ _JAVA: Final = _Lines(
 _LINE_FEEDS: Final = _Lines(r"(?:(?m:^)(?!\Z))", "(?m:$)", ".")
 _LAST_LINE_END: Final = r"(?:\Z|(?=\r\n\Z)|(?=[\r\x85\u2028\u2029]\Z)|(?<!\r)(?=\n\Z))"
 
+_WORD: Final = "[0-9A-Z_a-z]"
 _ESCAPES: Final = {
     "A": r"\A",
-    "b": r"\b",
-    "B": r"\B",
+    "b": rf"(?:(?<={_WORD})(?!{_WORD})|(?<!{_WORD})(?={_WORD}))",
+    "B": rf"(?:(?<={_WORD})(?={_WORD})|(?<!{_WORD})(?!{_WORD}))",
+    "X": r"\X",
     "z": r"\Z",
     "Z": _LAST_LINE_END,
     "R": r"(?:\r\n|[\n-\r\x85\u2028\u2029])",
@@ -50,7 +52,7 @@ _ESCAPES: Final = {
 _SETS: Final = {
     "d": "[0-9]",
     "s": r"[ \t\n-\r]",
-    "w": "[0-9A-Z_a-z]",
+    "w": _WORD,
     "h": r"[ \t\xa0\u1680\u180e\u2000-\u200a\u202f\u205f\u3000]",
     "v": r"[\n-\r\x85\u2028\u2029]",
 }
@@ -99,7 +101,7 @@ def compile_java(separator: str, line_feeds_only: bool = False) -> regex.Pattern
     """
     translation = _Translation(separator, _LINE_FEEDS if line_feeds_only else _JAVA)
     try:
-        return regex.compile(translation.run(), regex.V1 | regex.A)
+        return regex.compile(translation.run(), regex.V1)
     except regex.error as exc:
         raise PatternUnusable(str(exc).partition(" at position ")[0]) from exc  # a position in what it was made of
     except (OverflowError, RecursionError, MemoryError) as exc:
@@ -125,8 +127,7 @@ class _Translation:
         self._scopes = [_Flags()]
         self._groups: list[str | None] = []
         self._classes: list[int] = []  # where in the parts the open ones begin
-        self._in_range = ""  # "a" after a character that may begin one, "-" where its end must follow
-        self._unicode = False
+        self._last = self._begun = ""  # in a class: a character that may begin a range, one that has begun a range
 
     def run(self) -> str:
         """Return the whole pattern in the language of ``regex``."""
@@ -152,7 +153,7 @@ class _Translation:
             case "group" | "flags":
                 return self._group(token["name"], text) if kind == "group" else self._set_flags(text)
             case "again":
-                return f"(?P={text})"
+                return f"(?P={text})" if not self._scopes[-1].i else f"(?i:(?P={text}))"
             case "number":
                 return self._back_reference(text)
             case "same":
@@ -192,9 +193,18 @@ class _Translation:
         return self._literal(_CONTROLS.get(char, char))
 
     def _literal(self, text: str) -> str:
-        for _ in text:
-            self._in_range = "" if self._in_range == "-" else "a"
-        return regex.escape(text)
+        return "".join(map(self._one, text))
+
+    def _one(self, char: str) -> str:
+        """Return a character, with the flag i in both cases: ASCII's letters alone have two in Java."""
+        ignore_case, begun = self._scopes[-1].i, self._begun
+        self._begun, self._last = "", "" if begun else char
+        cases = char.swapcase() + char if ignore_case and char.isascii() and char.isalpha() else char
+        if not self._classes:
+            return regex.escape(cases) if len(cases) == 1 else f"[{cases}]"
+        if not begun:
+            return regex.escape(cases)
+        return regex.escape(char) + (_other_cases(begun, char) if ignore_case else "")
 
     # Groups
 
@@ -215,62 +225,55 @@ class _Translation:
             self._scopes.append(flags)
         else:
             self._scopes[-1] = flags
-        return ("(?i" if flags.i else "(?-i") + text[-1]
+        return f"(?:{text[-1].strip(':')}"
 
     def _back_reference(self, number: str) -> str:
         """Java takes as many digits as there are groups for; what is left is text."""
         while len(number) > 1 and int(number) > len(self._groups):
             number, self._at = number[:-1], self._at - 1
-        return rf"(?:\{number})"
+        return rf"(?:\{number})" if not self._scopes[-1].i else rf"(?i:\{number})"
 
     # Sets and classes
 
     def _property(self, sign: str, name: str) -> str:
-        found = property_set(name)
+        found = property_set(name, self._scopes[-1].i)
         if found is None:
             raise PatternUnusable(f"the property {name} is not known here")
-        negated = sign == "P"
-        if "\\p" not in found.lower():
-            return self._set(found, negated)
-        self._unicode = True
-        spelt = self._set(found, negated)
-        return spelt if self._classes else f"(?u{'-i' if spelt.startswith('[') else ''}:{spelt})"
+        return self._set(found, negated=sign == "P")
 
     def _set(self, inside: str, negated: bool = False) -> str:
-        if self._in_range == "-":
+        if self._begun:
             raise PatternUnusable("a range in a class ends in a set")
-        self._in_range = ""
+        self._last = ""
         return f"[^{inside}]" if negated else inside
 
     def _in_class(self, char: str) -> str:
-        if char == "-" and self._in_range == "a" and self._pattern[self._at : self._at + 1] not in ("[", "]"):
-            self._in_range = "-"
+        if char == "-" and self._last and self._pattern[self._at : self._at + 1] not in ("[", "]"):
+            self._begun, self._last = self._last, ""
             return char
         return self._literal(char)
 
     def _class(self, kind: str, text: str) -> str:
         """Pass on a class: in Java as in ``regex``, && comes after everything else in it."""
-        previous = self._parts[-1] if self._parts else ""
         if kind == "opening":
-            if not self._classes:
-                self._unicode = False
             self._set("")
             self._classes.append(len(self._parts))
             return text
-        if len(self._parts) == self._classes[-1] + 1 and kind == "closing":
+        empty = len(self._parts) == self._classes[-1] + 1
+        if kind == "closing" and empty:
             return self._literal(text)  # one that comes first is a character
-        if previous == "&&" or len(self._parts) == self._classes[-1] + 1:
+        if empty or self._parts[-1] == "&&":
             raise PatternUnusable("&& in a class joins two sets")
-        self._in_range = ""
-        if kind == "both":
-            return text
-        begin = self._classes.pop()
-        if self._classes or not self._unicode:
-            return text
-        if self._scopes[-1].i:
-            raise PatternUnusable(r"a class with \p{...} cannot be under the flag i: write (?-i:[...])")
-        self._parts.insert(begin, "(?u:")
-        return text + ")"
+        self._last = ""
+        if kind == "closing":
+            self._classes.pop()
+        return text
+
+
+def _other_cases(first: str, last: str) -> str:
+    """Return the letters of a range once more, in the other case."""
+    spans = ((max(first, low), min(last, high)) for low, high in ("az", "AZ"))
+    return "".join(f"{begin.swapcase()}-{end.swapcase()}" for begin, end in spans if begin <= end)
 
 
 def _decoded(kind: str, text: str) -> str:
