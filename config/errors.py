@@ -8,7 +8,7 @@
     │   ├── EndpointNotFound    no endpoint has this id
     │   ├── WrongTaskType       the endpoint does another kind of work
     │   ├── BrokerUnavailable   the broker cannot be reached or started
-    │   └── FormatTooNew        a newer version wrote this message, result, ledger, lane or record
+    │   └── FormatTooNew        a newer version wrote this message, result, ledger, record or lane
     ├── InputInvalid            what a caller passed cannot be sent
     ├── JobError                a backfill cannot start or go on
     └── InferenceFailed         the service's final "no" for a whole call
@@ -72,7 +72,7 @@ class FormatTooNew(ConfigurationError):
     """A newer version wrote it, and this one cannot know what it means.
 
     Args:
-        thing: what it is: a message, a result, a ledger or a record, by name.
+        thing: what it is: a message, a result, a ledger, a record or a lane, by name.
         found: its format.
         known: the newest format that this version reads.
     """

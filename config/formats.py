@@ -1,4 +1,4 @@
-"""Format numbers of all that outlives a process and meets another version: messages, results, ledgers, records.
+"""Format numbers of all that outlives a process and meets another version: messages, results, ledgers, records, lanes.
 
 Whatever carries no number is of format 1: the release before there were numbers wrote it. An older format is read; a
 newer one is refused by name, for what it means cannot be known here. A number goes up when an older reader would
@@ -13,6 +13,7 @@ ledger     1
 endpoint   2       the token of the secrets is ``encrypted``; it was ``sealed``
 lane       2       fields have whole names, and a pause is a flag beside the state
 image      2       how far it is, is its ``phase``; it was its ``stage``
+lane       2       fields have names; they had letters; a pause is a flag
 =========  ======  =============================================================
 """
 
@@ -56,7 +57,8 @@ LEDGER = Format("the ledger {}", 1)
 ENDPOINT_RECORD = Format("the record of endpoint [{}]", 2)
 LANE = Format("lane {}", 2)
 IMAGE_RECORD = Format("the record of image task {}", 2)
+LANE = Format("lane {}", 2)
 
-#: Header of a task's message, and field of a ledger and of a record, that holds the number.
+#: Header of a task's message, and field of a ledger, a record and a lane, that holds the number.
 MESSAGE_HEADER: Final = "penstock_format"
 FIELD: Final = "format"

@@ -133,19 +133,19 @@ DEAD_MESSAGES = KeyName(
 )
 
 # The braces are part of the released names and do nothing: no cluster is served.
-LANE = KeyName("lane:{{{quota}}}", "hash", "expires", "workers, commands (limiter.lua)", "a lane's shared state")
+LANE = KeyName("lane:{{{quota}}}", "hash", "expires", "workers, commands (lanes/lua)", "a lane's shared state")
 LANE_USED = KeyName(
-    "lane:{{{quota}}}:used", "hash", "expires", "workers (limiter.lua)", "the last minute's use, by second"
+    "lane:{{{quota}}}:used", "hash", "expires", "workers (lanes/lua)", "the last minute's use, by second"
 )
 LANE_FLIGHT = KeyName(
     "lane:{{{quota}}}:flight",
     "sorted set",
     "emptied",
-    "workers (limiter.lua)",
+    "workers (lanes/lua)",
     "operations by when they count as gone, ms",
 )
 LANE_SIGNALS = KeyName(
-    "lane-news", "channel", "kept", "limiter.lua", "the key of a lane that has changed, as it changes"
+    "lane-news", "channel", "kept", "workers, commands (lanes/lua)", "the key of a lane that has changed, as it changes"
 )
 
 ENDPOINTS = KeyName("endpoints", "hash", "kept", "the registry", "inference id: JSON record, its secrets encrypted")

@@ -162,7 +162,7 @@ class Caller:
             return
         if outcome.kind is OutcomeKind.RATE_LIMITED:
             self.effort += Effort(rate_limited=1)
-            await self.lane.refused(permit, outcome, decision.cool_s or 0.0)
+            await self.lane.refused(permit, outcome, decision.cool_s)
             return
         self.lane.learn(self.endpoint, outcome.limits)
         if outcome.billed:

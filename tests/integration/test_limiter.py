@@ -334,6 +334,42 @@ async def test_a_lane_that_is_refused_again_at_once_rests_for_longer_each_time(c
     assert 5 < rests[-1] <= 10
 
 
+@pytest.mark.parametrize(
+    ("limit", "tokens"),
+    [(NO_LIMIT, 1), (RateLimit(60), 1), (RateLimit(None, 30_000), 1000), (RateLimit(6000, 1_000_000), 10)],
+)
+@pytest.mark.parametrize("served", [0, 1, 5])
+async def test_a_named_delay_is_obeyed_as_named_however_often_it_is_named_in_a_row(
+    clocked: Clocked, limit: RateLimit, tokens: float, served: int
+) -> None:
+    ms = 0.0
+    for _ in range(served):
+        while not (slot := await clocked.reserve(ms, limit, tokens, report=UsageReport(1, 1, tokens))).granted:
+            ms += slot.wait_s * 1000
+        ms += slot.wait_s * 1000 + 20
+    waits = []
+    for _ in range(6):
+        asked = ms
+        while not (slot := await clocked.reserve(ms, limit, tokens, ahead_s=0)).granted:
+            ms += max(1.0, slot.wait_s * 1000)
+        waits.append(ms - asked)
+        await clocked.at(ms).refuse("q", slot.seq, 3.0, "", limit)
+    assert waits[1:] == [pytest.approx(3000, abs=20)] * 5
+
+
+async def test_a_named_delay_that_proves_too_short_again_and_again_is_lengthened_to_two_seconds_at_most(
+    clocked: Clocked,
+) -> None:
+    ms, rests = 0.0, []
+    for _ in range(8):
+        slot = await clocked.reserve(ms, NO_LIMIT, ahead_s=10)
+        ms += slot.wait_s * 1000
+        await clocked.at(ms).refuse("q", slot.seq, 0.1, "", NO_LIMIT)
+        rests.append((await clocked.reserve(ms, NO_LIMIT)).cool_s)
+        ms += rests[-1] * 1000
+    assert rests == [0.1, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+
+
 async def test_a_server_too_busy_cools_the_lane_and_teaches_nothing_of_its_limits(clocked: Clocked) -> None:
     ms = 0.0
     for limit, quota in ((NO_LIMIT, "free"), (TEN_A_SECOND, "limited")):
@@ -359,6 +395,62 @@ async def test_failures_in_a_row_rest_the_lane_and_one_success_makes_it_forget(c
     for _ in range(11):
         await clocked.at(9000).fail("q", 1.0, 12)
     assert (await clocked.reserve(9000, NO_LIMIT)).granted
+
+
+# Learning ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_lesson_that_another_worker_overtook_is_learnt_again_from_what_that_one_wrote(
+    several: list[Clocked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, *_ = several
+    for n in range(20):
+        await a.reserve(n * 100, report=UsageReport(1, 1, 1) if n else None)
+    overtaken = []
+
+    async def overtaking(quota: str, operation: str, arguments: Any) -> Any:
+        if operation == "learn" and not overtaken:
+            overtaken.append(arguments["version"])
+            await b.client.hset(lane_key(PREFIX, "q"), mapping={"learnt_version": 5, "small_steps": 3})
+        return await Limiter._run(a.limiter, quota, operation, arguments)
+
+    monkeypatch.setattr(a.limiter, "_run", overtaking)
+    assert await a.at(2000).refuse("q", 0, 0.5, "requests", TEN_A_SECOND, named=False)
+    kept = await a.raw()
+    assert (overtaken, kept["learnt_version"], kept["small_steps"]) == ([0], "6", "3")
+    assert 0 < float(kept["requests.limit"]) < 600
+
+
+async def test_a_lesson_that_is_overtaken_three_times_is_given_up(
+    clocked: Clocked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    async def overtaking(quota: str, operation: str, arguments: Any) -> Any:
+        if operation == "learn":
+            written.append(arguments["version"])
+            await clocked.client.hincrby(lane_key(PREFIX, "q"), "learnt_version", 1)
+        return await Limiter._run(clocked.limiter, quota, operation, arguments)
+
+    await clocked.reserve(0)
+    monkeypatch.setattr(clocked.limiter, "_run", overtaking)
+    assert await clocked.at(10).refuse("q", 0, 0.5, "requests", TEN_A_SECOND)
+    assert written == [0, 1, 2]
+    assert (await clocked.reserve(20)).cool_s == pytest.approx(0.49), "the lane cools all the same"
+    assert "requests.limit" not in await clocked.raw()
+
+
+async def test_the_ordinary_request_costs_one_round_trip(clocked: Clocked, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    async def counted(quota: str, operation: str, arguments: Any) -> Any:
+        calls.append(operation)
+        return await Limiter._run(clocked.limiter, quota, operation, arguments)
+
+    monkeypatch.setattr(clocked.limiter, "_run", counted)
+    for n in range(50):
+        await clocked.reserve(n * 100, report=UsageReport(1, 1, 1) if n else None)
+    assert calls == ["reserve"] * 50
 
 
 # Paused, parked, probing -------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.config.formats import LANE
 
-#: The format of a lane's hash in Redis. A higher one than this was written by a newer version.
+#: The format of a lane's hash in Redis. A higher one was written by a newer version.
 FORMAT = LANE.number
 
 #: After a refusal a learnt limit comes near the estimate of the server's own within so many seconds.

@@ -96,14 +96,14 @@ class Decision:
         step: the kind.
         delay_s: with WAIT, seconds until the next attempt.
         isolate: with SPLIT, the input to set apart, if it is known.
-        cool_s: seconds for which the lane cools, whatever the step; None where the answer cools no lane. At most the
+        cool_s: seconds for which the lane cools, whatever the step; 0 where the answer cools no lane. At most the
             policy's ``max_delay_s``.
     """
 
     step: Step
     delay_s: float = 0.0
     isolate: int | None = None
-    cool_s: float | None = None
+    cool_s: float = 0.0
 
 
 def decide(

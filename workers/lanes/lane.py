@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 import redis
 
 from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.errors import FormatTooNew
 from penstock.workers.lanes.fair_queue import FairQueue, Permit, Waiter
 from penstock.workers.lanes.limiter import FIRST_S, LATE_S, Limiter, Slot, UsageReport, paced, strict
 from penstock.workers.lanes.outcome import HeaderLimits, Outcome, OutcomeKind
@@ -224,6 +225,9 @@ class Lane:
                 logger.warning("lane %s: the broker does not answer (%s)", self.quota, exc)
                 await asyncio.sleep(0.5)
                 continue
+            except FormatTooNew as exc:  # no waiting helps
+                self._fail_all(exc)
+                return
             self._note(slot.seq)
             if slot.granted:
                 self._grant(waiter, slot)
@@ -335,6 +339,14 @@ class Lane:
                 waiter.timer.cancel()
             if not waiter.ready.done():
                 waiter.ready.set_exception(LaneClosed(reason.state, reason.why, reason.delay_s))
+        self._asleep.clear()
+
+    def _fail_all(self, error: FormatTooNew) -> None:
+        for waiter in [*self._asleep, *self._queue.drain()]:
+            if waiter.timer is not None:
+                waiter.timer.cancel()
+            if not waiter.ready.done():
+                waiter.ready.set_exception(FormatTooNew(*error.args))
         self._asleep.clear()
 
     def _forget(self, waiter: Waiter) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from penstock.workers.lanes.constants import ENOUGH_MS, RISE_S
-from penstock.workers.lanes.signals import Belated, Counts, Known, Limit, RefusalSignal, Reopened, Signal
+from penstock.workers.lanes.signals import Belated, Counts, Known, LaneRefused, Limit, Reopened, Signal
 
 #: Seconds for which a limit stays about an estimate: at least, and at most, where it was confirmed.
 SHORTEST_S, LONGEST_S = 24, 60
@@ -38,7 +38,7 @@ YOUNG_MS = 10_000
 def learn(signal: Signal, known: Known) -> Known:
     """Return what is known after a signal."""
     match signal:
-        case RefusalSignal():
+        case LaneRefused():
             return _cut(signal, known)
         case Reopened():
             return _reopened(signal, known)
@@ -59,10 +59,10 @@ def changes(known: Known, learnt: Known) -> dict[str, Any]:
     return found
 
 
-# RefusalSignal
+# Refused --------------------------------------------------------------------------------------------------------------
 
 
-def _cut(refused: RefusalSignal, known: Known) -> Known:
+def _cut(refused: LaneRefused, known: Known) -> Known:
     """Lower a learnt limit after a refusal."""
     name = _whose(refused, known)
     counts: Counts = getattr(refused, name)
@@ -75,7 +75,7 @@ def _cut(refused: RefusalSignal, known: Known) -> Known:
         # A few ms of jitter are enough where a server allows no burst.
         plateau_s = max(SHORTEST_S, before.plateau_s)
         return _with(known, name, _begun(before, limit, limit * 0.995, plateau_s, refused.now))
-    estimate = _estimate(refused, replace(known, rough=""), name, limit)
+    estimate = _estimate(refused, known, name, limit)
     plateau_s = estimate.plateau_s
     if plateau_s > 0 and before.ceiling > 0 and abs(estimate.ceiling / before.ceiling - 1) < 0.03:
         # The same estimate as before: it may be trusted for longer.
@@ -94,7 +94,7 @@ class _Estimate:
     rough: bool = False
 
 
-def _estimate(refused: RefusalSignal, known: Known, name: str, limit: float) -> _Estimate:
+def _estimate(refused: LaneRefused, known: Known, name: str, limit: float) -> _Estimate:
     counts: Counts = getattr(refused, name)
     steps = known.small_steps
     if refused.awake_ms == refused.measured_ms:
@@ -108,7 +108,7 @@ def _estimate(refused: RefusalSignal, known: Known, name: str, limit: float) -> 
     return _Estimate(limit * (1 - SMALL_STEP * 2 ** min(4, steps)), SHORTEST_S, steps + 1)
 
 
-def _first_estimate(refused: RefusalSignal, counts: Counts, name: str, limit: float, steps: int) -> _Estimate:
+def _first_estimate(refused: LaneRefused, counts: Counts, name: str, limit: float, steps: int) -> _Estimate:
     """All that was accepted so far is what the server allows from the first request to the end of its delay."""
     delay_ms = refused.delay_ms
     if delay_ms <= WINDOW_MS:
@@ -124,7 +124,7 @@ def _first_estimate(refused: RefusalSignal, counts: Counts, name: str, limit: fl
     return _Estimate(min(limit * START, allowed), RISE_S, steps, rough=True)
 
 
-def _measured(refused: RefusalSignal, counts: Counts) -> float:
+def _measured(refused: LaneRefused, counts: Counts) -> float:
     """What was accepted since the last refusal, a minute."""
     allowed = counts.accepted / refused.measured_ms * 60_000
     if refused.delay_ms <= WINDOW_MS and refused.awake_ms >= YOUNG_MS:
@@ -133,7 +133,7 @@ def _measured(refused: RefusalSignal, counts: Counts) -> float:
     return allowed
 
 
-def _floor(refused: RefusalSignal, known: Limit, limit: float) -> float:
+def _floor(refused: LaneRefused, known: Limit, limit: float) -> float:
     """What is left of a limit whatever was measured."""
     if refused.delay_ms > WINDOW_MS:
         return limit * HALF
@@ -143,7 +143,7 @@ def _floor(refused: RefusalSignal, known: Limit, limit: float) -> float:
     return min(limit, known.lagged) if known.lagged > 0 else limit * 0.9
 
 
-def _guess(refused: RefusalSignal, name: str, limit: float, steps: int) -> _Estimate:
+def _guess(refused: LaneRefused, name: str, limit: float, steps: int) -> _Estimate:
     """Return a guess from the first refusals, when there is nothing to measure."""
     delay_ms = refused.delay_ms
     if _is_exact(delay_ms) and delay_ms <= WINDOW_MS:
@@ -163,12 +163,12 @@ def _share_after(quiet_ms: float) -> float:
     return max(STEP, min(0.95, quiet_ms / (quiet_ms + 1000)))
 
 
-def _is_stray(refused: RefusalSignal, name: str, limit: float) -> bool:
+def _is_stray(refused: LaneRefused, name: str, limit: float) -> bool:
     cheap = _is_exact(refused.delay_ms) and refused.delay_ms < 0.05 * _step_ms(refused, name, limit)
     return refused.refused_share < (CHEAP if cheap else STRAY) and refused.awake_ms > YOUNG_MS
 
 
-def _whose(refused: RefusalSignal, known: Known) -> str:
+def _whose(refused: LaneRefused, known: Known) -> str:
     """Return the dimension that was hit; where nobody said, the one nearer to being used up."""
     requests, tokens = refused.requests, refused.tokens
     if refused.dimension or tokens.configured <= 0:
@@ -184,7 +184,7 @@ def _is_exact(delay_ms: float) -> bool:
     return delay_ms > 0 and delay_ms % 1000 != 0
 
 
-def _step_ms(refused: RefusalSignal, name: str, limit: float) -> float:
+def _step_ms(refused: LaneRefused, name: str, limit: float) -> float:
     """Return the place of one request on the schedule, in milliseconds."""
     return (max(1.0, refused.mean_tokens) if name == "tokens" else 1.0) * 60_000 / limit
 

@@ -34,7 +34,7 @@ from penstock.workers.lanes.scripts import (
     text,
     translated,
 )
-from penstock.workers.lanes.signals import Dimension, Known, RefusalSignal, Signal, parse_known, parse_signal
+from penstock.workers.lanes.signals import Dimension, Known, LaneRefused, Signal, parse_known, parse_signal
 from penstock.workers.lua import async_script
 
 logger = logging.getLogger(__name__)
@@ -286,7 +286,7 @@ def _lesson(signals: list[Signal], known: Known) -> dict[str, Any]:
     if lesson:
         lesson["version"] = known.version
         for signal in signals:
-            if isinstance(signal, RefusalSignal):
+            if isinstance(signal, LaneRefused):
                 lesson |= {"requests.stood_at": signal.requests.stood_at, "tokens.stood_at": signal.tokens.stood_at}
     return lesson
 

@@ -62,4 +62,4 @@ def translated(exc: redis.ResponseError, quota: str) -> Exception:
     code, _, number = str(exc).partition(" ")
     if code != "NEWERLANE":
         return exc
-    return FormatTooNew(LANE.thing.format(quota), int(float(number)), LANE.number)
+    return FormatTooNew(LANE.thing.format(quota), int(number), LANE.number)

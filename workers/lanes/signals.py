@@ -69,7 +69,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class RefusalSignal:
+class LaneRefused:
     """A refusal that counts: not stale, and not at once after another.
 
     Args:
@@ -126,7 +126,7 @@ class Belated:
     before: float
 
 
-Signal = RefusalSignal | Reopened | Belated
+Signal = LaneRefused | Reopened | Belated
 
 
 def parse_signal(kind: str, values: Mapping[str, str]) -> Signal:
@@ -139,7 +139,7 @@ def parse_signal(kind: str, values: Mapping[str, str]) -> Signal:
     plain = {name: value for name, value in numbers.items() if "." not in name}
     requests, tokens = Counts(**_of("requests", numbers)), Counts(**_of("tokens", numbers))
     dimension: Any = values["dimension"]
-    return RefusalSignal(dimension=dimension, requests=requests, tokens=tokens, **plain)
+    return LaneRefused(dimension=dimension, requests=requests, tokens=tokens, **plain)
 
 
 def parse_known(values: Mapping[str, str]) -> Known:

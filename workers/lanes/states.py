@@ -1,4 +1,4 @@
-"""The states of a lane: what each event makes of them, who may send, who is told. Pure tables, to be checked by eye.
+"""The states of a lane: what each event makes of them, who may send, who gets an error. Tables, to be checked by eye.
 
 ``lua/state.lua`` and ``lua/lane.lua`` carry them out, atomically; a test drives the scripts through every cell.
 
@@ -39,8 +39,8 @@ person ends it. Both reasons are kept; while a lane is paused, the pause's is sh
 ``PAUSED`` (a person pauses)
     Sets the flag; no arrow leaves its state.
 
-**What comes.** A state ``closed`` (nobody is answered; one probe at a time asks) joins as one more row and one more
-column entry each; it will be left by ``SUCCEEDED`` alone, and told to interactive callers as parking is.
+**What comes.** A state ``closed`` (nobody is answered; one probe at a time asks) joins as one more row of each table;
+``SUCCEEDED`` alone will lead out of it.
 """
 
 from __future__ import annotations
@@ -149,9 +149,8 @@ MAY_SEND_PAUSED: dict[Sender, Permission] = {
     Sender.POLL: Permission.ALL,
 }
 
-#: Who is told at once that the lane is closed (``LaneParked``), instead of waiting: a web request is not to hang until
-#: a person has acted. Bulk waits; what cools or is probed is over soon; and under a pause nobody is told, since it is
-#: the operator who made it.
+#: Who gets an error at once (``LaneParked``), instead of waiting: a web request is not to hang until a person has
+#: acted. Bulk waits; what cools or is probed is over soon; and under a pause all wait, for it was made on purpose.
 FAILS_AT_ONCE: dict[State, frozenset[Sender]] = {
     State.OPEN: frozenset(),
     State.COOLING: frozenset(),
@@ -159,7 +158,7 @@ FAILS_AT_ONCE: dict[State, frozenset[Sender]] = {
     State.PROBING: frozenset(),
 }
 
-#: Events of which all workers are told, over pub/sub. They find out the others when they next ask: time is on every
+#: Events that are signalled to all workers, over pub/sub. They find out the others when they next ask: time is on every
 #: clock, and a lane that opens is asked at least twice a second.
 SIGNALLED = frozenset(LaneEvent) - {LaneEvent.COOLED, LaneEvent.SUCCEEDED}
 
@@ -170,5 +169,5 @@ def may_send(state: State, sender: Sender, *, paused: bool) -> Permission:
 
 
 def fails_at_once(state: State, sender: Sender, *, paused: bool) -> bool:
-    """Return whether a sender is told at once that the lane waits for a person."""
+    """Return whether a sender gets an error at once, and does not wait."""
     return not paused and sender in FAILS_AT_ONCE[state]

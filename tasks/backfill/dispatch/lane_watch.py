@@ -82,7 +82,8 @@ class LaneWatch:
         if lane.state in ("parked", "probing"):
             return f"Paused: the lane of {name} is parked: {lane.why}. When that is fixed: penstock lane resume {name}"
         if lane.state == "paused":
-            return f"Paused: the lane of {name} was paused. To go on: penstock lane resume {name}"
+            parked = f", and is parked: {lane.underlying_why}" if lane.underlying in ("parked", "probing") else ""
+            return f"Paused: the lane of {name} was paused{parked}. To go on: penstock lane resume {name}"
         if lane.state == "cooling" and lane.cool_s > LOOK_S:
             return f"The lane of {name} is cooling: {lane.why}"
         return self._no_workers if self._alone else ""

@@ -13,6 +13,7 @@ import redis
 
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.config.endpoints.services import TaskType
+from penstock.config.errors import FormatTooNew
 from penstock.workers.lanes.fair_queue import Permit
 from penstock.workers.lanes.lane import Lane, LaneClosed
 from penstock.workers.lanes.limiter import PACE, Slot, UsageReport
@@ -92,6 +93,14 @@ async def slots(made: Lane, wanted: Sequence[tuple[int, bool]]) -> list[Any]:
     """Ask for slots at once: (tokens, bulk) each."""
     asked = [made.slot(endpoint(), lambda tokens=tokens: tokens, bulk=bulk) for tokens, bulk in wanted]
     return await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def test_all_who_wait_for_a_lane_of_a_newer_version_are_told_what_to_upgrade() -> None:
+    too_new = FormatTooNew("lane q", 3, 2)
+    made, limiter = lane(too_new)
+    found = await slots(made, [(1, True), (2, False)])
+    assert [(type(each), str(each)) for each in found] == [(FormatTooNew, str(too_new))] * 2
+    assert not limiter.reserved
 
 
 async def test_interactive_requests_are_served_before_bulk_and_each_class_in_order() -> None:

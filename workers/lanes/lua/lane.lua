@@ -57,7 +57,7 @@ local function opens_at(lane, now)
   return state == 'probing' and math.max(cooled, number(lane, 'probe_until')) or cooled
 end
 
--- Whether callers of this class are told at once that they wait for a person. Bulk work waits.
+-- Whether callers of this class get an error at once, and do not wait for a person. Bulk work waits.
 local function fails_at_once(lane, class, now)
   if class ~= 'interactive' then return false end
   return is_newer(lane) or (state_of(lane, now) == 'parked' and not is_paused(lane))
