@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from penstock.config.names import BULK, EMBED_TASK, due_key, queue_name
+from penstock.config.names import EMBED_TASK, JOB_CLASSES, queue_key, queue_name
 from penstock.tasks.backfill.dispatch.publisher import BatchPublisher
 from penstock.tasks.backfill.plan.batch import Batch
 from support.task_bench import Stage, TaskBench, open_stage
@@ -62,7 +62,8 @@ def test_no_way_of_asking_shows_a_text(stage: Stage, bench: TaskBench, docs: str
     publisher.close()
     bench.app.send_task(EMBED_TASK, (TEXTS, docs), countdown=3600, queue=queue_name(docs))
     with stage.valkey.client() as client:
-        wait_until(lambda: client.zcard(due_key("penstock:")) == 1, "what is to run later waits in the broker", 20)
+        queues = [queue_key("penstock:", queue_name(docs, each)) for each in JOB_CLASSES]
+        wait_until(lambda: sum(map(client.llen, queues)) == 3, "the others wait in the broker", 20)
     # Nothing waits in a worker's memory, neither for a free place nor for its time.
     assert shown("reserved") == shown("scheduled") == []
     asked = {
