@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from penstock.config.names import EMBED_TASK, JOB_CLASSES, queue_key, queue_name
+from penstock.config.names import BULK, EMBED_TASK, JOB_CLASSES, queue_key, queue_name
 from penstock.tasks.backfill.dispatch.publisher import BatchPublisher
 from penstock.tasks.backfill.plan.batch import Batch
 from support.task_bench import Stage, TaskBench, open_stage
