@@ -100,6 +100,19 @@ class FairQueue:
                 return queue[0]
         return None
 
+    def take(self) -> Waiter | None:
+        """Take who is next out of the queue, None when nobody waits."""
+        waiter = self.head()
+        if waiter is not None:
+            self.of(waiter).popleft()
+        return waiter
+
+    def put_first(self, waiter: Waiter) -> None:
+        """Let a request wait again, before all of its class that came after it."""
+        queue = self.of(waiter)
+        place = next((n for n, each in enumerate(queue) if each.since > waiter.since), len(queue))
+        queue.insert(place, waiter)
+
     def drain(self) -> list[Waiter]:
         """Send everybody away and return them."""
         everyone = [*self.interactive, *self.bulk]

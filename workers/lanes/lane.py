@@ -33,6 +33,8 @@ HAND_BACK_S = 2.0
 FLUSH_S = 0.25
 #: Attempts without a good answer, in a row over all workers, that rest the lane, and for how many seconds.
 BREAKER, REST_S = 12, 1.0
+#: Reservations under way at most, and requests a second that a lane without a limit is taken to need.
+MOST_UNDER_WAY, FAST = 16, 50.0
 #: A limit in the headers is told again after this many seconds; it is forgotten after five times that.
 REPEAT_S = 60.0
 #: How many times lower than the configured limit a header may go while nothing is being refused.
@@ -91,7 +93,8 @@ class Lane:
     @property
     def idle(self) -> bool:
         """Whether nobody waits in it and nothing is left to report."""
-        return not (self._queue.head() or self._asleep or self._report or self._tasks)
+        reserving = self._reserving is not None and not self._reserving.done()
+        return not (reserving or self._queue.head() or self._asleep or self._report or self._tasks)
 
     async def slot(
         self,
@@ -218,25 +221,50 @@ class Lane:
             logger.warning("lane %s: the other workers could not be told (%s)", self.quota, exc)
 
     async def _reserve_all(self) -> None:
-        while (waiter := self._queue.head()) is not None:
-            try:
-                slot = await self._reserve(waiter)
-            except (redis.RedisError, OSError) as exc:
-                logger.warning("lane %s: the broker does not answer (%s)", self.quota, exc)
-                await asyncio.sleep(0.5)
-                continue
-            except FormatTooNew as exc:  # no waiting helps
-                self._fail_all(exc)
+        """Reserve for those who wait, in order: one at a time, or several where the broker is far away."""
+        asking: set[asyncio.Task[float]] = set()
+        while True:
+            while len(asking) < self._width() and (waiter := self._queue.take()) is not None:
+                asking.add(asyncio.get_running_loop().create_task(self._ask(waiter)))
+            if not asking:
                 return
-            self._note(slot.seq)
-            if slot.granted:
-                self._grant(waiter, slot)
-            elif slot.closed:
-                self._close_all(LaneClosed(slot.state, slot.why, 0.0))
-            elif slot.cool_s > HAND_BACK_S:
-                self._close_all(LaneClosed("cooling", slot.why, slot.cool_s))
-            else:
-                await self._pause(slot.wait_s - waiter.ahead_s * 0.9)
+            done, asking = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+            pause_s = max(task.result() for task in done)
+            if pause_s > 0:
+                await self._pause(pause_s)
+
+    def _width(self) -> int:
+        """How many reservations may be under way: as many as the lane needs while one goes to the broker and back."""
+        return min(MOST_UNDER_WAY, 1 + int(self._limiter.round_trip_s * (self.window.rate or FAST)))
+
+    async def _ask(self, waiter: Waiter) -> float:
+        """Ask for a request's place. Returns the seconds after which it is worth asking again; 0 when that is done."""
+        try:
+            slot = await self._reserve(waiter)
+        except (redis.RedisError, OSError) as exc:
+            logger.warning("lane %s: the broker does not answer (%s)", self.quota, exc)
+            self._queue.put_first(waiter)
+            return 0.5
+        except FormatTooNew as exc:  # no waiting helps
+            self._queue.put_first(waiter)
+            self._fail_all(exc)
+            return 0.0
+        self._note(slot.seq)
+        if slot.granted:
+            self._grant(waiter, slot)
+            return 0.0
+        self._queue.put_first(waiter)
+        if slot.closed:
+            self._close_all(LaneClosed(slot.state, slot.why, 0.0))
+        elif slot.cool_s > HAND_BACK_S:
+            self._close_all(LaneClosed("cooling", slot.why, slot.cool_s))
+        else:
+            return max(0.002, slot.wait_s - self._ahead_s(waiter) * 0.9)
+        return 0.0
+
+    def _ahead_s(self, waiter: Waiter) -> float:
+        """Seconds before its time at which a request may reserve its place: the answer must be here before it."""
+        return waiter.ahead_s + self._limiter.round_trip_s
 
     async def _reserve(self, waiter: Waiter) -> Slot:
         tokens = waiter.tokens()
@@ -244,7 +272,7 @@ class Lane:
         report = self._take_report()
         try:
             return await self._limiter.reserve(
-                self.quota, waiter.endpoint.rate_limit, tokens, bulk=waiter.bulk, ahead_s=waiter.ahead_s,
+                self.quota, waiter.endpoint.rate_limit, tokens, bulk=waiter.bulk, ahead_s=self._ahead_s(waiter),
                 report=report, operations=waiter.operations, lease=waiter.lease, lease_s=waiter.lease_s,
             )  # fmt: skip
         except BaseException:
@@ -252,10 +280,11 @@ class Lane:
             raise
 
     def _grant(self, waiter: Waiter, slot: Slot) -> None:
-        with contextlib.suppress(ValueError):
-            self._queue.of(waiter).remove(waiter)
         self._queue.served(waiter)
         waiter.permit = Permit(waiter.tokens(), slot.seq, waiter.endpoint)
+        if waiter.ready.done():  # it has gone meanwhile
+            self.give_back(waiter.permit)
+            return
         if self._cold:
             self._cold = False
             if strict(waiter.endpoint.rate_limit):

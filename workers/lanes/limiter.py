@@ -10,6 +10,7 @@ On the rare answers that change a limit the scripts give a signal back; what it 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -59,6 +60,8 @@ BULK_SHARE = 0.1
 ANSWER = 7
 #: How often a lesson is written before it is given up: each time another worker had learnt meanwhile.
 WRITES = 3
+#: How much of a new round trip's time is taken in; the longest, in seconds, that is: a broker that was away is not far.
+TRIP_SMOOTHING, LONGEST_TRIP_S = 0.1, 1.0
 
 
 @dataclass
@@ -146,6 +149,9 @@ class Limiter:
     Every method raises ``FormatTooNew`` for a lane that a newer version has written.
     """
 
+    #: Seconds to the broker and back, smoothed.
+    round_trip_s = 0.0
+
     def __init__(self, client: redis.asyncio.Redis, prefix: str, clock_ms: float = 0) -> None:
         self._prefix = prefix
         self._scripts = {name: async_script(client, name) for name in (RESERVE, DISPATCH)}
@@ -222,7 +228,10 @@ class Limiter:
         await self._call(quota, "release", {"lease": lease})
 
     async def _call(self, quota: str, operation: str, arguments: Mapping[str, Any]) -> Slot:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         answer = await self._run(quota, operation, arguments)
+        self.round_trip_s += (min(loop.time() - began, LONGEST_TRIP_S) - self.round_trip_s) * TRIP_SMOOTHING
         if len(answer) > ANSWER:
             await self._learn(quota, answer, arguments)
         return _slot(answer, self._clock)
