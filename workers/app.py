@@ -18,6 +18,7 @@ from penstock.config.settings import load_settings
 from penstock.workers import boot
 from penstock.workers.broker.bells import Bell
 from penstock.workers.embedded.broker import urls
+from penstock.workers.pool.loop import off_the_loop
 from penstock.workers.results import codec
 from penstock.workers.results.backend import backend_url
 
@@ -49,6 +50,9 @@ class PenstockApp(Celery):
 
         A task that names no queue goes to its endpoint's lane.
         """
+        return off_the_loop(self._send, name, args, kwargs, **options)
+
+    def _send(self, name: str, args: Any, kwargs: Any, **options: Any) -> Any:
         sent = super().send_task(name, args, kwargs, **options)
         if self._bell is not None:
             self._bell.ring([_queue_of(name, args, kwargs, options)])

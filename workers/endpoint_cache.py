@@ -5,6 +5,7 @@ Whoever asks first after ``FRESH_S`` looks; what has changed is told to those wh
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -42,6 +43,8 @@ class EndpointCache:
         self._registry = Registry(client, settings)
         self._client, self._prefix = client, settings.key_prefix
         self._on_change = on_change
+        #: Seconds for which an answer is good; longer where somebody looks now and then by ``refresh(now=True)``.
+        self.fresh_s = FRESH_S
         self._endpoints: dict[str, Endpoint] = {}
         self._version: str | None = None
         self._looked_at = float("-inf")
@@ -54,6 +57,13 @@ class EndpointCache:
             EndpointNotFound: there is none of this id, by a look at the registry itself.
         """
         return self.find(inference_id) or self._registry.get(inference_id)
+
+    async def get_async(self, inference_id: str) -> Endpoint:
+        """As ``get``, on an event loop: what is fresh is had at once, a look is taken in a thread."""
+        endpoint = self._endpoints.get(inference_id)
+        if endpoint is not None and time.monotonic() - self._looked_at < self.fresh_s:
+            return endpoint
+        return await asyncio.to_thread(self.get, inference_id)
 
     def find(self, inference_id: str) -> Endpoint | None:
         """Return an endpoint, None when there is none that can be read."""
@@ -77,16 +87,19 @@ class EndpointCache:
         """Changes whenever an endpoint does; None before the first look."""
         return self._version
 
-    def refresh(self) -> None:
+    def refresh(self, *, now: bool = False) -> None:
         """Look at the registry if the last look is no longer fresh: one cheap read while nothing has changed.
+
+        Args:
+            now: look in any case.
 
         Raises:
             redis.RedisError, OSError, BrokerUnavailable: nothing is known yet, and the registry cannot be reached.
         """
-        if time.monotonic() - self._looked_at < FRESH_S:
+        if not now and time.monotonic() - self._looked_at < self.fresh_s:
             return
         with self._lock:
-            if time.monotonic() - self._looked_at < FRESH_S:
+            if not now and time.monotonic() - self._looked_at < self.fresh_s:
                 return
             self._looked_at = time.monotonic()
             try:

@@ -62,7 +62,7 @@ async def _complete(
     delivery = Delivery(shared, task.request)
     publisher = StreamPublisher(None)
     try:
-        endpoint = endpoint_for("complete", COMPLETION, endpoint_id, shared)
+        endpoint = await endpoint_for("complete", COMPLETION, endpoint_id, shared)
         streamed = _streams(endpoint, stream, delivery)
         if streamed and delivery.task_id:
             key = stream_key(shared.settings.key_prefix, delivery.task_id)

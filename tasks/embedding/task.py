@@ -52,7 +52,7 @@ def embed(self: Any, texts: Sequence[Any], endpoint_id: str, **overrides: Any) -
 
 async def _embed(task: Any, texts: Sequence[Any], endpoint_id: str, overrides: Mapping[str, Any]) -> EmbedResult:
     shared = runtime()
-    endpoint = endpoint_for("embed", EMBEDDING, endpoint_id, shared)
+    endpoint = await endpoint_for("embed", EMBEDDING, endpoint_id, shared)
     batch = prepare(endpoint, texts, overrides)
     progress = Progress(shared, task.request)
     if progress.delivery.redelivered:

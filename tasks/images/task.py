@@ -39,7 +39,7 @@ class ImageTask(LaneTask):
         stored = not (request.called_directly or request.is_eager or request.ignore_result)
         if status == states.SUCCESS and stored:
             shared = runtime()
-            shared.client.delete(image_key(shared.settings.key_prefix, task_id))
+            wait(shared.async_client().delete(image_key(shared.settings.key_prefix, task_id)))
 
 
 @app.task(name=IMAGE_TASK, base=ImageTask, bind=True)
@@ -86,7 +86,7 @@ async def _generate(
 ) -> ImageResult:
     shared = runtime()
     delivery = Delivery(shared, task.request)
-    endpoint = endpoint_for("generate_image", (TaskType.IMAGE_GENERATION,), endpoint_id, shared)
+    endpoint = await endpoint_for("generate_image", (TaskType.IMAGE_GENERATION,), endpoint_id, shared)
     call = prepare(endpoint, prompt, given)
     out, delete, deadline_s = options
     if not isinstance(deadline_s, int | float) or not 0 < deadline_s <= 86_400:

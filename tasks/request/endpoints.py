@@ -10,7 +10,7 @@ from penstock.config.errors import WrongTaskType
 from penstock.workers.runtime import Runtime
 
 
-def endpoint_for(task: str, task_types: Sequence[TaskType], endpoint_id: str, runtime: Runtime) -> Endpoint:
+async def endpoint_for(task: str, task_types: Sequence[TaskType], endpoint_id: str, runtime: Runtime) -> Endpoint:
     """Return an endpoint.
 
     Args:
@@ -23,7 +23,7 @@ def endpoint_for(task: str, task_types: Sequence[TaskType], endpoint_id: str, ru
         EndpointNotFound: there is none of this id.
         WrongTaskType: it is none for this task.
     """
-    endpoint = runtime.endpoints.get(endpoint_id)
+    endpoint = await runtime.endpoints.get_async(endpoint_id)
     if endpoint.task_type not in task_types:
         raise WrongTaskType(
             f"[{endpoint_id}] is a {endpoint.task_type} endpoint: `{task}` needs one of type "

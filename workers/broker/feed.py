@@ -47,6 +47,8 @@ HORIZON_MS = {BULK: 150, INTERACTIVE: 1000}
 IDLE_S = 1.0
 #: Seconds between two looks at what is due.
 DUE_S = 0.25
+#: Seconds for which tasks trust what this loop has seen of the endpoints; it looks once a second.
+WATCHED_S = 5.0
 #: Seconds to wait where messages are ready that this worker may not take now: its window of their lane is full.
 FULL_S = 0.02
 #: Messages taken in one script call, and those of a queue of which none is in flight yet, by class.
@@ -217,12 +219,18 @@ class Feed:
             await put_due(self._client, self._prefix)
         if now - self._swept_at >= IDLE_S:
             self._swept_at = now
-            endpoints = await asyncio.to_thread(self._runtime.endpoints.all)
+            endpoints = await asyncio.to_thread(self._look)
             await self._map_quotas(endpoints)
             self._log_changes(self._selection.known(endpoints))
             # One worker a second looks for all of them.
             if await self._client.set(sweep_key(self._prefix), 1, nx=True, px=int(IDLE_S * 900)):
                 await ring_async(self._client, self._prefix, all_queues(endpoints))
+
+    def _look(self) -> list[Endpoint]:
+        known = self._runtime.endpoints
+        known.fresh_s = WATCHED_S
+        known.refresh(now=True)
+        return known.all()
 
     def _log_changes(self, queues: Sequence[str]) -> None:
         served = set(queues)

@@ -22,6 +22,7 @@ import types
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextvars import ContextVar, copy_context
+from functools import cache, partial
 from typing import Any, Generic, TypeVar
 
 from greenlet import getcurrent, greenlet
@@ -33,6 +34,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 STOP_S = 5.0
+#: Blocking calls of tasks on the loop that are made at a time.
+BLOCKING_CALLS = 32
 
 
 def wait(awaitable: Awaitable[T]) -> T:
@@ -56,6 +59,24 @@ def wait(awaitable: Awaitable[T]) -> T:
 def running_in_pool() -> bool:
     """Whether the caller is a task's body in the asyncio pool, so that ``wait`` uses the pool's loop."""
     return isinstance(getcurrent(), _Carrier) or hasattr(_of_thread, "interruption")
+
+
+def off_the_loop(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call a function that blocks: from a task's body on the loop in a thread, while others go on; else right here."""
+    if isinstance(getcurrent(), _Carrier):
+        return wait(asyncio.get_running_loop().run_in_executor(_blocking_calls(), _in_context(function, args, kwargs)))
+    return function(*args, **kwargs)
+
+
+def _in_context(function: Callable[..., T], args: Any, kwargs: Any) -> Callable[[], T]:
+    context = copy_context()
+    context.run(_identity.set, identity())  # it is part of the task that waits for it
+    return partial(context.run, function, *args, **kwargs)
+
+
+@cache
+def _blocking_calls() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(BLOCKING_CALLS, "penstock-blocking")
 
 
 def at_close(callback: Callable[[], Awaitable[object]]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from celery.backends.redis import RedisBackend
 from kombu.exceptions import DecodeError
 
-from penstock.workers.pool.loop import running_in_pool, wait
+from penstock.workers.pool.loop import off_the_loop, running_in_pool, wait
 from penstock.workers.results.codec import ResultTooNew
 
 SCHEME = "penstock.workers.results.backend:Backend"
@@ -50,8 +50,18 @@ class Backend(RedisBackend):
     def ensure(self, fun: Callable[..., Any], args: Any, **policy: Any) -> Any:
         """Call ``fun`` until it works; in the pool without holding up the loop."""
         if running_in_pool():
-            return self._ensure_retryable(fun, *args)
+            return self._ensure_retryable(off_the_loop, fun, *args)
         return super().ensure(fun, args, **policy)
+
+    def get(self, key: Any) -> Any:
+        """Return what is stored, as Celery does; in the pool without holding up the loop."""
+        if running_in_pool():
+            return self._ensure_retryable(off_the_loop, super().get, key)
+        return super().get(key)
+
+    def on_chord_part_return(self, request: Any, state: Any, result: Any, **options: Any) -> Any:
+        """Count a chord's part, as Celery does; in the pool without holding up the loop."""
+        return off_the_loop(super().on_chord_part_return, request, state, result, **options)
 
     def decode(self, payload: Any) -> Any:
         """Decode what is stored.
