@@ -11,7 +11,7 @@ from typing import Any
 import kombu.compression
 import zstandard
 
-from penstock.config.names import DEFAULT_QUEUE
+from penstock.config.names import DEFAULT_QUEUE, KOMBU_UNACKED
 from penstock.config.redis import scheme_of
 from penstock.config.settings import Settings
 
@@ -94,6 +94,8 @@ def _transport_options(settings: Settings, broker_url: str) -> dict[str, Any]:
         "visibility_timeout": settings.visibility_timeout_s,
         "unacked_restore_interval": RESTORE_INTERVAL_S,
         "unacked_restore_throttle": RESTORE_THROTTLE,
+        # kombu restores what stands under its own keys by the client's clock: never our leases.
+        **KOMBU_UNACKED,
         "priority_steps": [0],  # each step more is one more key a queue in every BRPOP
         "queue_order_strategy": "round_robin",
         "socket_connect_timeout": settings.connect_timeout_s,

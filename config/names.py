@@ -161,6 +161,11 @@ PROGRESS = KeyName("progress:{task}", "hash", "expires", "workers", "vectors and
 IMAGE = KeyName("image:{task}", "hash", "expires", "workers", "an image task's operation, and its result")
 STREAM = KeyName("stream:{task}", "stream", "expires", "workers", "the deltas of a streamed completion")
 
+#: kombu's names for messages that it has taken itself (none of a lane's), as its transport options.
+KOMBU_UNACKED = {
+    "unacked_key": "kombu-unacked", "unacked_index_key": "kombu-unacked-index", "unacked_mutex_key": "kombu-unacked-mutex",
+}  # fmt: skip
+
 KEYS: tuple[KeyName, ...] = (
     OPERATIONS_QUEUE, QUEUE, CHUNKS, DEFAULT, UNACKED, UNACKED_INDEX, HOLDERS, DUE, DUE_MESSAGES, COMMON_BELL, BELL,
     WORK, QUOTAS, SWEEP, DEAD_MESSAGES,
@@ -178,6 +183,9 @@ KEYS: tuple[KeyName, ...] = (
     KeyName("_kombu.binding.{exchange}", "set", "kept", "all (kombu)", "the queues of an exchange"),
     KeyName("_kombu.binding_permanent.{exchange}", "set", "kept", "all (kombu)", "those of them that do not expire"),
     KeyName("_kombu.binding_deadlines", "sorted set", "kept", "all (kombu)", "exchanges by when they are swept, ms"),
+    KeyName("kombu-unacked", "hash", "emptied", "workers (kombu)", "messages that kombu itself has taken"),
+    KeyName("kombu-unacked-index", "sorted set", "emptied", "workers (kombu)", "when it took them"),
+    KeyName("kombu-unacked-mutex", "string", "expires", "workers (kombu)", "who restores them now"),
     KeyName("{process}.reply.celery.pidbox", "list", "emptied", "workers (Celery)", "answers to a control command"),
 )  # fmt: skip
 """All of them; of entries that a key fits, the first is its own."""
