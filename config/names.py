@@ -163,8 +163,10 @@ STREAM = KeyName("stream:{task}", "stream", "expires", "workers", "the deltas of
 
 #: kombu's names for messages that it has taken itself (none of a lane's), as its transport options.
 KOMBU_UNACKED = {
-    "unacked_key": "kombu-unacked", "unacked_index_key": "kombu-unacked-index", "unacked_mutex_key": "kombu-unacked-mutex",
-}  # fmt: skip
+    "unacked_key": "kombu-unacked",
+    "unacked_index_key": "kombu-unacked-index",
+    "unacked_mutex_key": "kombu-unacked-mutex",
+}
 
 KEYS: tuple[KeyName, ...] = (
     OPERATIONS_QUEUE, QUEUE, CHUNKS, DEFAULT, UNACKED, UNACKED_INDEX, HOLDERS, DUE, DUE_MESSAGES, COMMON_BELL, BELL,

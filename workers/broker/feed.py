@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -19,7 +19,6 @@ from uuid import uuid4
 import redis
 import redis.asyncio
 
-from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.errors import PenstockError
 from penstock.config.names import (
     BULK,
@@ -28,13 +27,11 @@ from penstock.config.names import (
     endpoint_quotas_key,
     lane_key,
     parse_queue,
-    sweep_key,
     work_key,
 )
-from penstock.workers.broker.bells import bells, ring_async
-from penstock.workers.broker.delayed import put_due
+from penstock.workers.broker.bells import bells
 from penstock.workers.broker.leases import Leases
-from penstock.workers.broker.selection import Selection, all_queues
+from penstock.workers.broker.selection import Selection
 from penstock.workers.lua import async_script
 from penstock.workers.runtime import Runtime
 
@@ -45,10 +42,6 @@ logger = logging.getLogger(__name__)
 HORIZON_MS = {BULK: 150, INTERACTIVE: 1000}
 #: Seconds for which a bell is waited for, and after which queues are looked at that nobody rang for.
 IDLE_S = 1.0
-#: Seconds between two looks at what is due.
-DUE_S = 0.25
-#: Seconds for which tasks trust what this loop has seen of the endpoints; it looks once a second.
-WATCHED_S = 5.0
 #: Seconds to wait where messages are ready that this worker may not take now: its window of their lane is full.
 FULL_S = 0.02
 #: Messages taken in one script call, and those of a queue of which none is in flight yet, by class.
@@ -94,10 +87,7 @@ class Feed:
         self._round_trip_ms = 0.0
         self._wake = asyncio.Event()
         self._bell: asyncio.Task[Any] | None = None
-        self._mapped: str | None = None
-        self._due_at = self._swept_at = 0.0
         self._away = False
-        self._served: set[str] = set()
 
     def wake(self) -> None:
         """Say that there is room again, or a message. On the event loop."""
@@ -126,7 +116,6 @@ class Feed:
 
     async def _turn(self) -> None:
         self._wake.clear()
-        await self._sweep()
         room = self._limit() - len(self._leases)
         if room <= 0:
             await self._wait(IDLE_S)
@@ -190,7 +179,7 @@ class Feed:
 
     async def _wait(self, seconds: float, *, listen: bool = False) -> None:
         """Wait for room, or for a bell where ``listen``, ``seconds`` at most."""
-        seconds = min(seconds, max(0.0, self._due_at + DUE_S - time.monotonic()) or DUE_S, IDLE_S)
+        seconds = min(seconds, IDLE_S)
         waits: set[asyncio.Task[Any]] = {asyncio.ensure_future(self._wake.wait())}
         if listen:
             if self._bell is None or self._bell.done():
@@ -209,46 +198,6 @@ class Feed:
             await self._client.brpop(keys, timeout=IDLE_S)  # type: ignore[misc]
         else:
             await asyncio.sleep(IDLE_S)
-
-    # Looking after what nobody rang for -------------------------------------------------------------
-
-    async def _sweep(self) -> None:
-        now = time.monotonic()
-        if now - self._due_at >= DUE_S:
-            self._due_at = now
-            await put_due(self._client, self._prefix)
-        if now - self._swept_at >= IDLE_S:
-            self._swept_at = now
-            endpoints = await asyncio.to_thread(self._look)
-            await self._map_quotas(endpoints)
-            self._log_changes(self._selection.known(endpoints))
-            # One worker a second looks for all of them.
-            if await self._client.set(sweep_key(self._prefix), 1, nx=True, px=int(IDLE_S * 900)):
-                await ring_async(self._client, self._prefix, all_queues(endpoints))
-
-    def _look(self) -> list[Endpoint]:
-        known = self._runtime.endpoints
-        known.fresh_s = WATCHED_S
-        known.refresh(now=True)
-        return known.all()
-
-    def _log_changes(self, queues: Sequence[str]) -> None:
-        served = set(queues)
-        for queue in sorted(served - self._served):
-            logger.info("Started consuming from %s", queue)
-        for queue in sorted(self._served - served):
-            logger.info("Canceling queue %s", queue)
-        self._served = served
-
-    async def _map_quotas(self, endpoints: Sequence[Endpoint]) -> None:
-        """Write down which endpoint draws on which quota, for the taking script."""
-        version = self._runtime.endpoints.version
-        if version == self._mapped:
-            return
-        quotas = {endpoint.inference_id: endpoint.quota for endpoint in endpoints}
-        if quotas:
-            await self._client.hset(endpoint_quotas_key(self._prefix), mapping=quotas)  # type: ignore[misc]
-        self._mapped = version
 
 
 def share(limit: int, endpoints: int) -> int:

@@ -7,14 +7,17 @@ kombu the worker keeps remote control and events.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Coroutine
 from typing import Any
 
+import redis
 from celery import bootsteps
 from kombu.serialization import prepare_accept_content
 
+from penstock.config.errors import PenstockError
 from penstock.config.redis import connect, connect_async, is_redis
 from penstock.workers.broker.dead_letters import set_apart
 from penstock.workers.broker.delayed import set_aside
@@ -22,6 +25,7 @@ from penstock.workers.broker.feed import Feed, Taken
 from penstock.workers.broker.leases import Leases
 from penstock.workers.broker.message import LeaseChannel, Unreadable, read_message
 from penstock.workers.broker.selection import Selection
+from penstock.workers.broker.sweep import Sweep
 from penstock.workers.embedded.broker import urls
 from penstock.workers.pool.loop import at_close, process_loop
 from penstock.workers.runtime import runtime
@@ -103,8 +107,17 @@ class Feeder(bootsteps.StartStopStep):
             client = connect_async(self._url)
             at_close(client.aclose)
             self._feed = Feed(runtime(), client, self._leases, self.selection, self._limit, self._deliver)
+            self._sweep = Sweep(runtime(), client, self.selection)
             self._client = client
-        self._task = asyncio.get_running_loop().create_task(self._feed.run(), name="penstock-feed")
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="penstock-feed")
+
+    async def _run(self) -> None:
+        assert self._feed is not None
+        with contextlib.suppress(PenstockError, redis.RedisError, OSError):
+            await self._sweep.look()  # the quotas of endpoints, before anything is taken
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._sweep.run())
+            group.create_task(self._feed.run())
 
     def _wake(self) -> None:
         if self._feed is not None:

@@ -1,0 +1,92 @@
+"""What nobody rings for: messages that are due, those of publishers that ring no bell, endpoints that come and go.
+
+A loop of its own, so that messages are taken meanwhile, however far away the broker is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+import redis
+import redis.asyncio
+
+from penstock.config.endpoints.endpoint import Endpoint
+from penstock.config.errors import PenstockError
+from penstock.config.names import endpoint_quotas_key, sweep_key
+from penstock.workers.broker.bells import ring_async
+from penstock.workers.broker.delayed import put_due
+from penstock.workers.broker.selection import Selection, all_queues
+from penstock.workers.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at what is due, and at all else.
+DUE_S, LOOK_S = 0.25, 1.0
+#: Seconds for which tasks trust what this loop has seen of the endpoints.
+WATCHED_S = 5.0
+
+
+class Sweep:
+    """The loop.
+
+    Args:
+        runtime: this process's.
+        client: asyncio client of the broker.
+        selection: which queues are served.
+    """
+
+    def __init__(self, runtime: Runtime, client: redis.asyncio.Redis, selection: Selection) -> None:
+        self._runtime, self._client, self._selection = runtime, client, selection
+        self._prefix = runtime.settings.key_prefix
+        self._mapped: str | None = None
+        self._served: set[str] = set()
+        self._looked_at = float("-inf")
+
+    async def run(self) -> None:
+        """Look until cancelled. That the broker is away is said elsewhere."""
+        while True:
+            try:
+                await self.look()
+            except (PenstockError, redis.RedisError, OSError) as exc:
+                logger.debug("what is due cannot be looked up (%s)", exc)
+            await asyncio.sleep(DUE_S)
+
+    async def look(self) -> None:
+        """Look once, at what it is time for."""
+        await put_due(self._client, self._prefix)
+        if time.monotonic() - self._looked_at < LOOK_S:
+            return
+        self._looked_at = time.monotonic()
+        endpoints = await asyncio.to_thread(self._refresh)
+        await self._map_quotas(endpoints)
+        self._log_changes(self._selection.known(endpoints))
+        # One worker a second looks for all of them.
+        if await self._client.set(sweep_key(self._prefix), 1, nx=True, px=int(LOOK_S * 900)):
+            await ring_async(self._client, self._prefix, all_queues(endpoints))
+
+    def _refresh(self) -> list[Endpoint]:
+        known = self._runtime.endpoints
+        known.fresh_s = WATCHED_S
+        known.refresh(now=True)
+        return known.all()
+
+    async def _map_quotas(self, endpoints: Sequence[Endpoint]) -> None:
+        """Write down which endpoint draws on which quota, for the taking script: the registry knows no file's."""
+        version = self._runtime.endpoints.version
+        if version == self._mapped:
+            return
+        quotas = {endpoint.inference_id: endpoint.quota for endpoint in endpoints}
+        if quotas:
+            await self._client.hset(endpoint_quotas_key(self._prefix), mapping=quotas)  # type: ignore[misc]
+        self._mapped = version
+
+    def _log_changes(self, queues: Sequence[str]) -> None:
+        served = set(queues)
+        for queue in sorted(served - self._served):
+            logger.info("Started consuming from %s", queue)
+        for queue in sorted(self._served - served):
+            logger.info("Canceling queue %s", queue)
+        self._served = served
