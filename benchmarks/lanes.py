@@ -105,7 +105,7 @@ def quotas(options: argparse.Namespace) -> None:
     """Print the table of quotas, a block of rows for each number of worker processes."""
     cases = [case for case in CASES if case.told in options.only]
     groups = [[case] for case in cases] if options.apart else [cases]
-    print("| server allows | endpoint was told | workers | quota used | 429s | 429s from the start |")
+    print("| server allows | endpoint is configured for | workers | quota used | 429s | 429s from the start |")
     print("|---|---|---:|---:|---:|---:|", flush=True)
     for count in options.workers:
         for group in groups:

@@ -1,4 +1,4 @@
-"""The arithmetic of quotas as vendors enforce them. Pure: every call is told the time, in seconds, and nothing sleeps.
+"""The arithmetic of quotas as vendors enforce them. Pure: every call is given the time, in seconds, and nothing sleeps.
 
 Four shapes of one limit of L a minute; ``L / 60`` is its rate a second:
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 _EPSILON = 1e-9  # of a request or window, for sums of fractions
-_GRACE_S = 1e-6  # a client that waits exactly as long as it was told must pass
+_GRACE_S = 1e-6  # a client that waits exactly as long as it was asked to must pass
 _WINDOW = re.compile(r"(bucket|fixed|sliding)-(\d+(?:\.\d+)?)s")
 _ALIASES = {
     "no-burst": "gcra",

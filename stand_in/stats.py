@@ -1,4 +1,4 @@
-"""What was asked, answered, billed and refused. Knows no HTTP; time is told to it, in seconds since 1970."""
+"""What was asked, answered, billed and refused. Knows no HTTP; time is given to it, in seconds since 1970."""
 
 from __future__ import annotations
 

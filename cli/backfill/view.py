@@ -68,7 +68,7 @@ def shown(console: Console, title: str) -> Iterator[Watch]:
         title: the first line.
     """
     if not console.is_terminal:
-        yield _Lines(console, title).show
+        yield _PlainLines(console, title).show
         return
     bars = _Bars(title)
     with Live(console=console, auto_refresh=False, transient=True) as live:
@@ -129,7 +129,7 @@ def _facts(now: Snapshot, pace: Pace, left: float | None) -> Text:
     return Text(" · ").join(parts)
 
 
-class _Lines:
+class _PlainLines:
     """A line every ten seconds, and at once when something changes; made for logs."""
 
     def __init__(self, console: Console, title: str) -> None:

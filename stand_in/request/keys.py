@@ -10,7 +10,7 @@ from penstock.stand_in.request import refusals
 from penstock.stand_in.request.call import Call
 from penstock.stand_in.request.sigv4 import access_key
 
-TOKEN_PREFIX = "stand-in-token-"  # noqa: S105 - how our tokens are told from keys, no secret
+TOKEN_PREFIX = "stand-in-token-"  # noqa: S105 - the mark of our tokens beside keys, no secret
 
 _HEADERS = ("api-key", "x-api-key")
 

@@ -66,7 +66,7 @@ def rate(refusal: Refusal, model: str) -> RequestRefused:
 
 
 def cool_down(model: str, left_s: float) -> RequestRefused:
-    """The stand-in was told to refuse everything for a while."""
+    """The stand-in was configured to refuse everything for a while."""
     message = f"Rate limit reached for {model} in organization org-stand-in on requests per min (RPM)."
     return RequestRefused(No("rate", 429, message, "requests", "rate_limit_exceeded", wait_s=left_s))
 
@@ -92,7 +92,7 @@ def slow_down() -> RequestRefused:
 
 
 def unauthorized() -> RequestRefused:
-    """The key is wrong or missing. The key itself is never told."""
+    """The key is wrong or missing. The key itself is never shown."""
     message = "Incorrect API key provided. You can find your API key at https://platform.openai.com/account/api-keys."
     return RequestRefused(No("unauthorized", 401, message, code="invalid_api_key"))
 

@@ -14,6 +14,12 @@ class ChunkingInvalid(InputInvalid, ValueError):
     code = "chunking_invalid"
 
 
+class PatternTooSlow(ChunkingInvalid):
+    """A separator takes too long on this text: nested repetition such as ``(a+)+`` does so on what it hardly misses."""
+
+    code = "pattern_too_slow"
+
+
 def no_text(given: object) -> InputInvalid:
     """Return the error for what was given in place of a text."""
     return InputInvalid(f"text must be a string, not {type(given).__name__}: chunk one text per call")

@@ -6,17 +6,17 @@ merge step, and separators compiled with ``MULTILINE``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import regex
 
 from penstock.tasks.chunking.boundaries.word_count import WordCounter, count_words
-from penstock.tasks.chunking.parameters import check_size, no_text
+from penstock.tasks.chunking.parameters import PatternTooSlow, check_size, no_text
 from penstock.tasks.chunking.sentence import sentence_chunks
-from penstock.tasks.chunking.separators import compile_separators
+from penstock.tasks.chunking.separators import PatternBudget, compile_separators, match_starts
 
 BATCH = 4096
 """Pieces whose words are counted together."""
@@ -44,43 +44,39 @@ def recursive_chunks(text: str, max_chunk_size: int, separators: Sequence[str]) 
         ``(start, end)`` of each chunk in characters; together they are the text.
 
     Raises:
-        ChunkingInvalid: a separator is no Java regular expression, or one that Python's ``re`` cannot say; or the size
-            is less than 1.
+        ChunkingInvalid: a separator is no Java regular expression, or not supported; or the size is less than 1.
+        PatternTooSlow: a separator takes too long on this text (``BUDGET_S``).
         InputInvalid: the text is no string.
     """
     if not isinstance(text, str):
         raise no_text(text)
     check_size(max_chunk_size)
-    patterns = compile_separators(separators)
-    spans = [_Span(0, len(text), count_words(text))]
-    for pattern in patterns:
+    patterns = compile_separators(separators, text)
+    spans, budget = [_Span(0, len(text), count_words(text))], PatternBudget(len(text))
+    for separator, pattern in zip(separators, patterns, strict=True):
         if all(span.words <= max_chunk_size for span in spans):
             break
-        spans = list(_cut_long(text, spans, pattern, max_chunk_size))
+        try:
+            spans = list(_cut_long(text, spans, pattern, max_chunk_size, budget))
+        except TimeoutError:
+            raise PatternTooSlow(
+                f"separator [{separator}] takes too long on this text of {len(text)} characters: write it without "
+                "nested repetition (a+ for (a+)+, [^,]*, for .*?,), or use another one"
+            ) from None
     return [chunk for span in spans for chunk in _as_chunks(text, span, max_chunk_size)]
 
 
-def _cut_long(text: str, spans: Iterable[_Span], pattern: re.Pattern[str], most: int) -> Iterator[_Span]:
+def _cut_long(
+    text: str, spans: Iterable[_Span], pattern: regex.Pattern[str], most: int, budget: PatternBudget
+) -> Iterator[_Span]:
     """Yield the pieces that fit, and in place of each that does not, its parts between matches, merged."""
     counter = WordCounter(text)
     for span in spans:
         if span.words <= most:
             yield span
         else:
-            yield from _merge(_parts(span, match_starts(pattern, text[span.start : span.end]), counter), most)
-
-
-def match_starts(pattern: re.Pattern[str], text: str) -> Iterator[int]:
-    """Yield where matches begin, as Java's ``Matcher.find`` goes on: after an empty match, one character further."""
-    at: int | None = 0
-    while at is not None and at <= len(text):
-        start, at = at, None
-        for match in pattern.finditer(text, start):
-            yield match.start()
-            if match.end() == match.start():
-                # Python would try once more here, for a match that is not empty.
-                at = match.end() + 1
-                break
+            starts = match_starts(pattern, text[span.start : span.end], budget)
+            yield from _merge(_parts(span, starts, counter), most)
 
 
 def _parts(span: _Span, cuts: Iterable[int], counter: WordCounter) -> Iterator[_Span]:

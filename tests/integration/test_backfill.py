@@ -129,6 +129,21 @@ def test_documents_are_cut_by_the_endpoints_settings(rig: Rig, deployment: Deplo
     assert rig.report()["chunks"] == len(expected) > 20
 
 
+def test_a_text_on_which_a_separator_takes_too_long_is_a_dead_letter_and_the_run_goes_on(
+    rig: Rig, deployment: Deployment
+) -> None:
+    settings = {"strategy": "recursive", "max_chunk_size": 10, "separators": ["(a+)+$"]}
+    rig.put(deployment.server.url, chunking_settings=settings)
+    rows = numbered(10)
+    slow = {"id": "slow", "text": "some words to cut " * 4 + "a" * 5000 + "b"}
+    rig.run(rig.corpus([*rows[:5], slow, *rows[5:]]), expect=1)
+    rig.check(whole(rows))
+    assert [(letter["id"], letter["chunk"], letter["code"]) for letter in rig.failed()] == [
+        ("slow", None, "pattern_too_slow")
+    ]
+    assert "separator [(a+)+$] takes too long" in rig.failed()[0]["message"]
+
+
 def test_equal_texts_are_sent_once_and_every_row_is_written(rig: Rig, deployment: Deployment) -> None:
     rows = [{"id": f"r{n}", "text": f"one of a hundred and twenty texts: {n % 120}"} for n in range(600)]
     rows += [{"id": f"p{n}", "text": "ZZPOISON again and again"} for n in range(5)]

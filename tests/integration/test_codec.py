@@ -230,7 +230,7 @@ def test_keys_integers_and_bytes_come_back_as_they_were() -> None:
     assert decode(encode(value)) == value
 
 
-def sealed(header: Any, arrays: bytes = b"", form: int = 0) -> bytes:
+def checksummed(header: Any, arrays: bytes = b"", form: int = 0) -> bytes:
     """Return a container of format 2 whose checksum is right."""
     packed = header if isinstance(header, bytes) else msgpack.packb(header)
     rest = struct.pack("<BI", form, len(packed)) + packed + arrays
@@ -267,18 +267,18 @@ def extension(kind: str, *fields: Any) -> msgpack.ExtType:
 )
 def test_crafted_headers_with_a_sound_checksum_are_refused(header: Any) -> None:
     with pytest.raises(DecodeError, match="cannot be read"):
-        decode(sealed(header))
+        decode(checksummed(header))
 
 
 @pytest.mark.parametrize("header", [[], {}, 5, ["SUCCESS"], ["SUCCESS", 1, "", "", None, [], {}, 1], [1] * 7])
 def test_incomplete_metadata_with_a_sound_checksum_are_refused(header: Any) -> None:
     with pytest.raises(DecodeError, match="cannot be read"):
-        decode(sealed(header, form=1))
+        decode(checksummed(header, form=1))
 
 
 def test_a_header_longer_than_the_container_and_bytes_of_no_array_are_refused() -> None:
     rest = struct.pack("<BI", 0, 2**32 - 1) + b"\xc0"
-    for data in (b"PSR\x02" + xxhash.xxh3_64_digest(rest) + rest, sealed(None, b"more")):
+    for data in (b"PSR\x02" + xxhash.xxh3_64_digest(rest) + rest, checksummed(None, b"more")):
         with pytest.raises(DecodeError, match="cannot be read"):
             decode(data)
 

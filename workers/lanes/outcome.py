@@ -43,7 +43,7 @@ class Outcome:
     """What came of one attempt.
 
     Args:
-        fate: the kind.
+        kind: which of them.
         code: stable snake_case code of a dead letter (``content_filter``, ``input_too_long``, ``invalid_api_key`` ...).
         message: the provider's words, shortened, without secrets.
         status: the HTTP status; None when there was no answer.

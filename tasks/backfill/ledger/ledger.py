@@ -27,6 +27,7 @@ from penstock.config.errors import JobError
 from penstock.config.formats import FIELD, LEDGER
 from penstock.tasks.backfill.plan.batch import DIGEST_BYTES, Batch, DeadLetter, OutputRow, Plan, Position, unpack
 
+# ``echoes`` is what ledgers of format 1 call duplicates whose vectors are still to come.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches (

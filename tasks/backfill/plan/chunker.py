@@ -12,12 +12,15 @@ from multiprocessing import get_context, parent_process
 from typing import Any
 
 from penstock.tasks.backfill.plan.planner import Chunked, Spans
-from penstock.tasks.backfill.sources import InvalidRow, Row
-from penstock.tasks.chunking import chunk_text
+from penstock.tasks.backfill.sources import Document, InvalidRow, Row
+from penstock.tasks.chunking import PatternTooSlow, chunk_text
 
 PATIENCE_S = 2.0
 """Seconds of chunking, while the lane waits for texts, after which other processes are started. Starting them takes
 about half a second of a processor each, so a small corpus never does."""
+
+Cut = Spans | PatternTooSlow
+"""What became of a text: its chunks, or why it has none."""
 
 BLOCK_ROWS, BLOCK_CHARACTERS = 256, 256 * 1024
 
@@ -51,9 +54,9 @@ class Chunker:
                 yield row, ()
                 continue
             started = time.perf_counter()
-            spans = chunk_text(row.text, settings)
+            cut = _cut_text(row.text, settings)
             self._spent += time.perf_counter() - started
-            yield row, spans
+            yield _chunked(row, cut)
             if self._spent > PATIENCE_S and self._starved():
                 break
         yield from self._cut_elsewhere(rows, settings)
@@ -64,7 +67,7 @@ class Chunker:
         if first is None:
             return
         with ProcessPoolExecutor(self._processes, get_context("spawn"), _end_with_parent) as pool:
-            ahead: deque[tuple[list[Row], Future[list[Spans]]]] = deque()
+            ahead: deque[tuple[list[Row], Future[list[Cut]]]] = deque()
             for block in _blocks(first, rows):
                 texts = [row.text for row in block if not isinstance(row, InvalidRow)]
                 ahead.append((block, pool.submit(_cut_block, texts, settings)))
@@ -87,14 +90,27 @@ def _blocks(first: Row, rows: Iterator[Row]) -> Iterator[list[Row]]:
         yield block
 
 
-def _joined(block: Sequence[Row], future: Future[list[Spans]]) -> Iterator[Chunked]:
-    spans = iter(future.result())
+def _joined(block: Sequence[Row], future: Future[list[Cut]]) -> Iterator[Chunked]:
+    cuts = iter(future.result())
     for row in block:
-        yield row, () if isinstance(row, InvalidRow) else next(spans)
+        yield (row, ()) if isinstance(row, InvalidRow) else _chunked(row, next(cuts))
 
 
-def _cut_block(texts: Sequence[str], settings: Mapping[str, Any]) -> list[Spans]:
-    return [chunk_text(text, settings) for text in texts]
+def _chunked(row: Document, cut: Cut) -> Chunked:
+    if isinstance(cut, PatternTooSlow):
+        return InvalidRow(row.ordinal, row.id, cut.code, str(cut), row.mark), ()
+    return row, cut
+
+
+def _cut_block(texts: Sequence[str], settings: Mapping[str, Any]) -> list[Cut]:
+    return [_cut_text(text, settings) for text in texts]
+
+
+def _cut_text(text: str, settings: Mapping[str, Any]) -> Cut:
+    try:
+        return chunk_text(text, settings)
+    except PatternTooSlow as exc:  # the text's own trouble: other rows go on
+        return exc
 
 
 def _end_with_parent() -> None:

@@ -117,7 +117,7 @@ class Writer:
     def settle_duplicates(self) -> int:
         """Give some duplicates the vectors of the rows that they repeat. Returns how many; 0 when none is left.
 
-        Everything that they repeat must be sealed.
+        Everything that they repeat must be in a shard that the ledger has.
         """
         unresolved = self._ledger.unresolved(DUPLICATES_AT_ONCE)
         for shard in sorted({each.shard for each in unresolved if each.failure is None}):

@@ -22,7 +22,7 @@ _NOT_WORD = re.compile(r"[^a-z0-9]+")
 _STATUS = re.compile(r"[45]\d\d$")
 _TITLE = re.compile(r"<(title|h1)[^>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
 _KEYS = (
-    # What OpenAI echoes is masked already, but others copy its words and not its care.
+    # What OpenAI repeats of a key is masked already, but others copy its words and not its care.
     (re.compile(r"(incorrect api key provided:?\s*)\S+", re.IGNORECASE), r"\1***"),
     (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE), r"\1 ***"),
     (

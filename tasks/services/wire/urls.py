@@ -14,7 +14,7 @@ _PORTS = {"http": 80, "https": 443}
 def full_url(url: str, route: str) -> str:
     """Return where to send: ``url`` as it is, or with ``route`` appended if it is only a server's base.
 
-    As in Elasticsearch ``url`` is the whole address. A base is told by its path: none (then ``/v1`` goes before the
+    As in Elasticsearch ``url`` is the whole address. A base is known by its path: none (then ``/v1`` goes before the
     route), or one whose last part is a version, ``openai``, ``inference`` or ``models``.
     ``http://localhost:8080``, ``http://localhost:8080/v1`` and ``http://localhost:8080/v1/embeddings`` are one.
     """

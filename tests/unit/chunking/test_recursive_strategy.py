@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import time
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.config.errors import InputInvalid
 from penstock.config.java_regex import compile_java
-from penstock.tasks.chunking import SEPARATOR_GROUPS, ChunkingInvalid, count_words, recursive_chunks
-from penstock.tasks.chunking.recursive import match_starts
+from penstock.tasks.chunking import SEPARATOR_GROUPS, ChunkingInvalid, PatternTooSlow, count_words, recursive_chunks
+from penstock.tasks.chunking import separators as separators_module
+from penstock.tasks.chunking.separators import PatternBudget, match_starts
 from support import slow_chunkers
 from support.texts import MARKS, PROSE, any_text
 
@@ -101,11 +107,59 @@ def test_a_piece_is_matched_as_if_it_stood_alone() -> None:
     assert parts("a b c#d e f", 2, ["#", r"(?<=c)#d|e"]) == ["a b", " c", "#d ", "e f"]
 
 
-@pytest.mark.parametrize("separator", ["(", "[a&&b]", r"\p{IsHan}", "(?<=a|bc)x", "a{", r"\G"])
+@pytest.mark.parametrize("separator", ["(", "[a&&]", r"\p{IsHun}", "(?<=a|bc", "a{", r"\G"])
 def test_a_separator_that_cannot_be_used_is_named(separator: str) -> None:
     with pytest.raises(ChunkingInvalid) as caught:
         recursive_chunks("short", 10, ["\n", separator])
     assert f"separator [{separator}] cannot be used: " in str(caught.value)
+
+
+SLOW = TEN * 2 + "a" * 5000 + "b"
+
+
+@pytest.mark.parametrize("separator", ["(a+)+$", "(a|aa)+$", "(?:.*?,){25}P|(a|a?)+c"])
+@pytest.mark.parametrize("text", [SLOW, SLOW + "\r\n"])
+def test_a_pattern_that_backtracks_without_end_fails_its_text_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, separator: str, text: str
+) -> None:
+    monkeypatch.setattr(separators_module, "BUDGET_S", 0.2)
+    began = time.thread_time()
+    with pytest.raises(PatternTooSlow) as caught:
+        recursive_chunks(text, 10, ["\n", separator])
+    assert time.thread_time() - began < 2
+    assert isinstance(caught.value, InputInvalid)
+    assert caught.value.code == "pattern_too_slow"
+    assert f"separator [{separator}] takes too long on this text of {len(text)} characters: write it" in str(
+        caught.value
+    )
+
+
+def test_all_pieces_of_a_text_share_one_budget() -> None:
+    budget = PatternBudget(0)
+    assert len(list(match_starts(compile_java("a"), "a" * 10_000, budget))) == 10_000
+    left = budget.seconds
+    assert 0 < left < separators_module.BUDGET_S
+    assert list(match_starts(compile_java("a"), "bab", budget)) == [1]
+    assert budget.seconds < left
+    budget.seconds = 0
+    with pytest.raises(TimeoutError):
+        list(match_starts(compile_java("a"), "a", budget))
+
+
+def test_a_thread_that_was_held_up_goes_on_with_the_processor_time_that_it_has_left() -> None:
+    # The time-out of regex goes by the wall clock, which runs on while a machine is busy or asleep.
+    class HeldUp:
+        times = 0
+
+        def finditer(self, text: str, at: int, timeout: float) -> Iterator[Any]:
+            self.times += 1
+            yield from itertools.islice(compile_java("a").finditer(text, at), 2)
+            if self.times == 1:
+                raise TimeoutError
+
+    pattern: Any = HeldUp()
+    assert list(match_starts(pattern, "aba aa")) == [0, 2, 4, 5]
+    assert pattern.times == 2
 
 
 lines = st.lists(
