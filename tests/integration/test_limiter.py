@@ -16,6 +16,7 @@ from penstock.config.endpoints.registry import Registry
 from penstock.config.endpoints.services import TaskType
 from penstock.config.names import lane_key
 from penstock.config.settings import load_settings
+from penstock.workers.lanes.learning import MARGIN
 from penstock.workers.lanes.limiter import (
     AHEAD_S,
     BULK_SHARE,
@@ -438,6 +439,38 @@ async def test_a_lesson_that_is_overtaken_three_times_is_given_up(
     assert written == [0, 1, 2]
     assert (await clocked.reserve(20)).cool_s == pytest.approx(0.49), "the lane cools all the same"
     assert "requests.limit" not in await clocked.raw()
+
+
+async def test_answers_that_come_late_correct_a_rough_estimate(clocked: Clocked) -> None:
+    for n in range(21):
+        await clocked.reserve(n * 100, report=UsageReport(1, 1, 1) if n else None)
+    await clocked.at(2000).refuse("q", 0, 7.5, "requests", TEN_A_SECOND)
+    rough = await clocked.raw()
+    await clocked.at(2100).report("q", UsageReport(ok=5, tokens=5, seq=0))  # sent before the refusal
+    corrected = await clocked.raw()
+    for name in ("requests.start", "requests.ceiling"):
+        assert float(corrected[name]) == pytest.approx(float(rough[name]) * 1.25)
+    assert corrected["requests.cut_at"] == rough["requests.cut_at"]
+
+
+async def test_a_reservation_whose_report_teaches_takes_its_place_by_the_new_limit(clocked: Clocked) -> None:
+    for n in range(21):
+        await clocked.reserve(n * 100, report=UsageReport(1, 1, 1) if n else None)
+    ms = 2000.0
+    while ms < 8000:  # the server is closed
+        slot = await clocked.reserve(ms, ahead_s=10)
+        ms += slot.wait_s * 1000 + 10
+        await clocked.at(ms).refuse("q", slot.seq, 0.25, "requests", TEN_A_SECOND, named=False)
+    slot = await clocked.reserve(ms, ahead_s=10)
+    ms += slot.wait_s * 1000 + 10
+    before = await clocked.raw()
+    granted = await clocked.reserve(ms, report=UsageReport(1, 1, 1, seq=slot.seq))
+    kept = await clocked.raw()
+    whole = (float(before["refused_at"]) - T0 + ms) / 2
+    assert float(kept["requests.limit"]) == pytest.approx(20 / whole * 60_000 * MARGIN, rel=1e-4)
+    assert granted.granted
+    step = float(kept["requests.next_at"]) - T0 - ms - granted.wait_s * 1000
+    assert step == pytest.approx(60_000 / float(kept["requests.limit"]), rel=1e-3)
 
 
 async def test_the_ordinary_request_costs_one_round_trip(clocked: Clocked, monkeypatch: pytest.MonkeyPatch) -> None:

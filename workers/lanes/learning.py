@@ -10,6 +10,7 @@ nothing to measure it is a guess. This module knows no Redis and no clock; times
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +45,20 @@ def learn(signal: Signal, known: Known) -> Known:
             return _reopened(signal, known)
         case Belated():
             return _corrected(signal, known)
+
+
+def lesson_of(signals: Sequence[Signal], known: Known) -> dict[str, Any]:
+    """Return what the operation ``learn`` writes of what some signals teach; nothing where they teach nothing."""
+    learnt = known
+    for signal in signals:
+        learnt = learn(signal, learnt)
+    lesson = changes(known, learnt)
+    if lesson:
+        lesson["version"] = known.version
+        for signal in signals:
+            if isinstance(signal, LaneRefused):
+                lesson |= {"requests.stood_at": signal.requests.stood_at, "tokens.stood_at": signal.tokens.stood_at}
+    return lesson
 
 
 def changes(known: Known, learnt: Known) -> dict[str, Any]:

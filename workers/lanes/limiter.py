@@ -24,7 +24,7 @@ import redis.asyncio
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.config.errors import FormatTooNew
 from penstock.workers.lanes.clock import ServerClock
-from penstock.workers.lanes.learning import changes, learn
+from penstock.workers.lanes.learning import lesson_of
 from penstock.workers.lanes.scripts import (
     DISPATCH,
     RESERVE,
@@ -35,7 +35,7 @@ from penstock.workers.lanes.scripts import (
     text,
     translated,
 )
-from penstock.workers.lanes.signals import Dimension, Known, LaneRefused, Signal, parse_known, parse_signal
+from penstock.workers.lanes.signals import Dimension, parse_known, parse_signal
 from penstock.workers.lua import async_script
 
 logger = logging.getLogger(__name__)
@@ -190,7 +190,10 @@ class Limiter:
             arguments["bulk"] = 1
         if operations:
             arguments |= {"operations": operations, "lease": lease, "lease_ms": lease_s * 1000}
-        return await self._call(quota, "reserve", arguments | (report.arguments() if report else {}))
+        answer = await self._run(quota, "reserve", arguments | (report.arguments() if report else {}))
+        if len(answer) > ANSWER:
+            answer = await self._learn_first(quota, answer, arguments)
+        return _slot(answer, self._clock)
 
     async def report(
         self, quota: str, report: UsageReport, header_requests: float = 0.0, header_tokens: float = 0.0
@@ -236,13 +239,21 @@ class Limiter:
             await self._learn(quota, answer, arguments)
         return _slot(answer, self._clock)
 
+    async def _learn_first(self, quota: str, answer: list[Any], arguments: Mapping[str, Any]) -> list[Any]:
+        """Learn from a reservation's report, and reserve by the new limits. The report has been taken in by then."""
+        await self._learn(quota, answer, arguments)
+        try:
+            return await self._run(quota, "reserve", arguments)
+        except (redis.RedisError, OSError):
+            return answer  # not now; who asks again sees that the broker is away
+
     async def _learn(self, quota: str, answer: list[Any], arguments: Mapping[str, Any]) -> None:
         """Write what an answer's signals teach. What cannot be written is given up: the next refusal teaches."""
         signals = [parse_signal(text(kind), by_name(values)) for kind, *values in answer[ANSWER]]
         known = parse_known(by_name(answer[ANSWER + 1]))
         try:
             for _ in range(WRITES):
-                lesson = _lesson(signals, known)
+                lesson = lesson_of(signals, known)
                 if not lesson:
                     return
                 configured = {name: value for name, value in arguments.items() if name.endswith(".configured")}
@@ -284,20 +295,6 @@ def _configured(limit: RateLimit) -> dict[str, Any]:
         "requests.configured": paced(limit.requests_per_minute),
         "tokens.configured": paced(limit.tokens_per_minute),
     }
-
-
-def _lesson(signals: list[Signal], known: Known) -> dict[str, Any]:
-    """Return the arguments that write what the signals teach, none where they teach nothing."""
-    learnt = known
-    for signal in signals:
-        learnt = learn(signal, learnt)
-    lesson = changes(known, learnt)
-    if lesson:
-        lesson["version"] = known.version
-        for signal in signals:
-            if isinstance(signal, LaneRefused):
-                lesson |= {"requests.stood_at": signal.requests.stood_at, "tokens.stood_at": signal.tokens.stood_at}
-    return lesson
 
 
 def _slot(answer: list[Any], clock: ServerClock | None = None) -> Slot:

@@ -52,6 +52,7 @@ end
 local function reserve()
   local ASK_AGAIN_MS, OPERATIONS_MS = 500, 1000 -- when to ask again for who waits for a probe, or for an operation to end
   take_usage()
+  if #signals > 0 then return answer(NOT_NOW, 0) end -- it is asked again, by the limits that these teach
   for _, d in ipairs(DIMENSIONS) do grow(d) end
   awake()
   local opens = opens_at(lane, now)
