@@ -49,6 +49,8 @@ IDLE_S = 1.0
 DUE_S = 0.25
 #: Seconds to wait where messages are ready that this worker may not take now: its window of their lane is full.
 FULL_S = 0.02
+#: Seconds to wait, when taking stops, for what is being taken.
+STOP_S = 1.0
 #: Messages taken in one script call, and those of a queue of which none is in flight yet, by class.
 AT_ONCE = 64
 FIRST_MESSAGES = {BULK: 4, INTERACTIVE: 64}
@@ -129,9 +131,10 @@ class Feed:
         if room <= 0:
             await self._wait(IDLE_S)
             return
-        taken, wait_ms = await self._take(min(room, AT_ONCE))
+        taken, wait_ms = await self._take_whole(min(room, AT_ONCE))
         for each in taken:
             self._leases.hold(each.tag, each.queue)
+        for each in taken:
             self._deliver(each)
         if taken:
             await asyncio.sleep(0)  # what was taken begins before more is taken
@@ -141,6 +144,19 @@ class Feed:
             await self._wait(wait_ms / 1000 or FULL_S, listen=True)
 
     # Taking -----------------------------------------------------------------------------------------
+
+    async def _take_whole(self, room: int) -> tuple[list[Taken], float]:
+        """As ``_take``. When it is cancelled meanwhile, what the broker has leased to us by then goes back."""
+        take = asyncio.ensure_future(self._take(room))
+        try:
+            return await asyncio.shield(take)
+        except asyncio.CancelledError:
+            with contextlib.suppress(TimeoutError, redis.RedisError, OSError):
+                taken, _ = await asyncio.wait_for(take, STOP_S)
+                for each in taken:
+                    self._leases.hold(each.tag, each.queue)
+                    self._leases.put_back(each.tag)
+            raise
 
     async def _take(self, room: int) -> tuple[list[Taken], float]:
         """Return what was taken, and the ms until more may be ready: below 0 when nothing waits."""
@@ -157,7 +173,7 @@ class Feed:
             "allowances": self._allowances(),
         }
         if only is not None:
-            asked["only"] = only
+            asked["only"] = _in_turn(only, self._takes)
         keys = [*self._leases.keys, endpoint_quotas_key(self._prefix)]
         keys += [work_key(self._prefix, INTERACTIVE), work_key(self._prefix, BULK)]
         began = time.perf_counter()
@@ -169,8 +185,8 @@ class Feed:
         return taken, float(wait)
 
     def _allowances(self) -> dict[str, int]:
-        """Return how many more messages may be taken of the queues that have some in flight, or are left out."""
-        allowances = dict.fromkeys(self._selection.excluded, 0)
+        """Return how many more messages may be taken of the queues that have some in flight; below 0: left out."""
+        allowances = dict.fromkeys(self._selection.excluded, -1)
         endpoints = self._runtime.endpoints
         cap = share(self._limit(), len(endpoints))
         for queue, count in self._leases.in_flight().items():
@@ -248,6 +264,13 @@ def share(limit: int, endpoints: int) -> int:
     if limit <= 0:
         return 1_000_000
     return limit if endpoints <= 1 else max(1, limit - max(1, limit // 4))
+
+
+def _in_turn(queues: Sequence[str], turn: int) -> list[str]:
+    """Return bulk queues behind the others, and of each kind another one first at each turn."""
+    bulk = [queue for queue in queues if queue.endswith(f".{BULK}")]
+    others = [queue for queue in queues if not queue.endswith(f".{BULK}")]
+    return [each[(n + turn) % len(each)] for each in (others, bulk) for n in range(len(each))]
 
 
 def _str(value: Any) -> str:
