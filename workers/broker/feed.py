@@ -109,6 +109,7 @@ class Feed:
             while True:
                 try:
                     await self._turn()
+                    _heed_cancellation()
                     if self._away:
                         logger.info("the broker is back")
                     self._away = False
@@ -204,6 +205,7 @@ class Feed:
 
     async def _wait(self, seconds: float, *, listen: bool = False) -> None:
         """Wait for room, or for a bell where ``listen``, ``seconds`` at most."""
+        _heed_cancellation()
         seconds = min(seconds, max(0.0, self._due_at + DUE_S - time.monotonic()) or DUE_S, IDLE_S)
         waits: set[asyncio.Task[Any]] = {asyncio.ensure_future(self._wake.wait())}
         if listen:
@@ -257,6 +259,13 @@ class Feed:
         if quotas:
             await self._client.hset(endpoint_quotas_key(self._prefix), mapping=quotas)  # type: ignore[misc]
         self._mapped = version
+
+
+def _heed_cancellation() -> None:
+    """Raise a cancellation that was lost: ``asyncio.wait_for`` (redis-py uses it) may swallow one before Python 3.12."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def share(limit: int, endpoints: int) -> int:
