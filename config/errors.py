@@ -10,6 +10,7 @@
     │   ├── BrokerUnavailable   the broker cannot be reached or started
     │   └── FormatTooNew        a newer version wrote this message, result, ledger, record or lane
     ├── InputInvalid            what a caller passed cannot be sent
+    ├── MessageUnreadable       a task's message reached no task; it is kept for an operator
     ├── JobError                a backfill cannot start or go on
     └── InferenceFailed         the service's final "no" for a whole call
         ├── LaneParked          the lane is parked: an operator must act, then ``penstock lane resume``
@@ -95,6 +96,15 @@ class InputInvalid(PenstockError):
 
     code = "input_invalid"
     exit_code = 2
+
+
+class MessageUnreadable(PenstockError):
+    """No worker can read a task's message: cut, of wrong types, or of a content type that is not taken.
+
+    It is kept: ``penstock lane dead ID`` shows it, puts it back or drops it.
+    """
+
+    code = "message_unreadable"
 
 
 class JobError(PenstockError):

@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from penstock.config.names import lane_key, parse_queue, signal_channel
-from penstock.workers.broker.delayed import operations_queue
-from penstock.workers.broker.gate import BULK_HORIZON_MS, INTERACTIVE_HORIZON_MS
+from penstock.config.names import endpoint_quotas_key, operations_queue, parse_queue, queue_name, signal_channel
 from penstock.workers.lanes.scripts import by_name, run_blocking
 from penstock.workers.lanes.states import (
     SIGNALLED,
@@ -23,7 +21,7 @@ from penstock.workers.lanes.states import (
     fails_at_once,
     may_send,
 )
-from penstock.workers.lua import script
+from support.taking import take
 from support.valkey import ValkeyServer
 
 PREFIX = "states:"
@@ -100,11 +98,10 @@ class Driver:
 
     def take(self, job_class: str) -> bool:
         """Tell whether the taking script gives a message of this class to a worker."""
-        self.client.lpush("queue", '{"properties": {"delivery_tag": "t"}}')
-        keys = ["unacked_index", "unacked", "holder", "queue", lane_key(PREFIX, "q")]
-        args = [BULK_HORIZON_MS, INTERACTIVE_HORIZON_MS, "queue", job_class]
-        index, _ = script(self.client, "broker/take")(keys=keys, args=args)
-        return index == 1
+        queue = queue_name("docs", job_class)  # type: ignore[arg-type]
+        self.client.hset(endpoint_quotas_key(PREFIX), "docs", "q")
+        self.client.lpush(f"{PREFIX}{queue}", "{}")
+        return bool(take(self.client, PREFIX, only=[queue]).taken)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from penstock.config.endpoints.registry import Registry
 from penstock.config.redis import connect
 from penstock.config.settings import load_settings
 from penstock.workers.app import PenstockApp
+from penstock.workers.broker.bells import Bell
 
 KEY = "a-key-of-no-worth"
 
@@ -40,11 +41,12 @@ def put_endpoint(
 
 
 def publish(app: Any, inference_id: str, calls: Sequence[list[str]], job_class: str = "bulk") -> list[str]:
-    """Publish one ``embed`` call for each list of texts, many in a round trip. Returns the tasks' ids."""
+    """Publish one ``embed`` call for each list of texts, many in a round trip, and ring. Returns the tasks' ids."""
     ids = [str(uuid4()) for _ in calls]
     queue = app.amqp.queues[f"penstock.{inference_id}.{job_class}"]
     with app.producer_or_acquire() as producer, producer.batch(500):
         for task_id, texts in zip(ids, calls, strict=True):
             message = app.amqp.as_task_v2(task_id, "penstock.embed", (texts, inference_id))
             app.amqp.send_task_message(producer, "penstock.embed", message, queue=queue)
+    Bell(app.conf.broker_url, load_settings().key_prefix).ring([queue.name])
     return ids

@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -44,6 +44,8 @@ HORIZON_MS = {BULK: 150, INTERACTIVE: 1000}
 IDLE_S = 1.0
 #: Seconds to wait where messages are ready that this worker may not take now: its window of their lane is full.
 FULL_S = 0.02
+#: Seconds to wait, when taking stops, for what is being taken.
+STOP_S = 1.0
 #: Messages taken in one script call, and those of a queue of which none is in flight yet, by class.
 AT_ONCE = 64
 FIRST_MESSAGES = {BULK: 4, INTERACTIVE: 64}
@@ -99,6 +101,7 @@ class Feed:
             while True:
                 try:
                     await self._turn()
+                    _heed_cancellation()
                     if self._away:
                         logger.info("the broker is back")
                     self._away = False
@@ -120,9 +123,10 @@ class Feed:
         if room <= 0:
             await self._wait(IDLE_S)
             return
-        taken, wait_ms = await self._take(min(room, AT_ONCE))
+        taken, wait_ms = await self._take_whole(min(room, AT_ONCE))
         for each in taken:
             self._leases.hold(each.tag, each.queue)
+        for each in taken:
             self._deliver(each)
         if taken:
             await asyncio.sleep(0)  # what was taken begins before more is taken
@@ -132,6 +136,19 @@ class Feed:
             await self._wait(wait_ms / 1000 or FULL_S, listen=True)
 
     # Taking -----------------------------------------------------------------------------------------
+
+    async def _take_whole(self, room: int) -> tuple[list[Taken], float]:
+        """As ``_take``. When it is cancelled meanwhile, what the broker has leased to us by then goes back."""
+        take = asyncio.ensure_future(self._take(room))
+        try:
+            return await asyncio.shield(take)
+        except asyncio.CancelledError:
+            with contextlib.suppress(TimeoutError, redis.RedisError, OSError):
+                taken, _ = await asyncio.wait_for(take, STOP_S)
+                for each in taken:
+                    self._leases.hold(each.tag, each.queue)
+                    self._leases.put_back(each.tag)
+            raise
 
     async def _take(self, room: int) -> tuple[list[Taken], float]:
         """Return what was taken, and the ms until more may be ready: below 0 when nothing waits."""
@@ -148,7 +165,7 @@ class Feed:
             "allowances": self._allowances(),
         }
         if only is not None:
-            asked["only"] = only
+            asked["only"] = _in_turn(only, self._takes)
         keys = [*self._leases.keys, endpoint_quotas_key(self._prefix)]
         keys += [work_key(self._prefix, INTERACTIVE), work_key(self._prefix, BULK)]
         began = time.perf_counter()
@@ -160,8 +177,8 @@ class Feed:
         return taken, float(wait)
 
     def _allowances(self) -> dict[str, int]:
-        """Return how many more messages may be taken of the queues that have some in flight, or are left out."""
-        allowances = dict.fromkeys(self._selection.excluded, 0)
+        """Return how many more messages may be taken of the queues that have some in flight; below 0: left out."""
+        allowances = dict.fromkeys(self._selection.excluded, -1)
         endpoints = self._runtime.endpoints
         cap = share(self._limit(), len(endpoints))
         for queue, count in self._leases.in_flight().items():
@@ -179,6 +196,7 @@ class Feed:
 
     async def _wait(self, seconds: float, *, listen: bool = False) -> None:
         """Wait for room, or for a bell where ``listen``, ``seconds`` at most."""
+        _heed_cancellation()
         seconds = min(seconds, IDLE_S)
         waits: set[asyncio.Task[Any]] = {asyncio.ensure_future(self._wake.wait())}
         if listen:
@@ -200,11 +218,25 @@ class Feed:
             await asyncio.sleep(IDLE_S)
 
 
+def _heed_cancellation() -> None:
+    """Raise a cancellation that was lost: ``asyncio.wait_for`` (redis-py uses it) may swallow one before 3.12."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def share(limit: int, endpoints: int) -> int:
     """Most messages of one queue in flight: all the room, less a quarter kept for other lanes where there are some."""
     if limit <= 0:
         return 1_000_000
     return limit if endpoints <= 1 else max(1, limit - max(1, limit // 4))
+
+
+def _in_turn(queues: Sequence[str], turn: int) -> list[str]:
+    """Return bulk queues behind the others, and of each kind another one first at each turn."""
+    bulk = [queue for queue in queues if queue.endswith(f".{BULK}")]
+    others = [queue for queue in queues if not queue.endswith(f".{BULK}")]
+    return [each[(n + turn) % len(each)] for each in (others, bulk) for n in range(len(each))]
 
 
 def _str(value: Any) -> str:

@@ -11,19 +11,20 @@ import contextlib
 import logging
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 from celery import bootsteps
 from kombu.serialization import prepare_accept_content
 
-from penstock.config.errors import PenstockError
+from penstock.config.errors import MessageUnreadable, PenstockError
+from penstock.config.names import parse_queue
 from penstock.config.redis import connect, connect_async, is_redis
 from penstock.workers.broker.dead_letters import set_apart
 from penstock.workers.broker.delayed import set_aside
 from penstock.workers.broker.feed import Feed, Taken
 from penstock.workers.broker.leases import Leases
-from penstock.workers.broker.message import LeaseChannel, Unreadable, read_message
+from penstock.workers.broker.message import LeaseChannel, Unreadable, read_id, read_message
 from penstock.workers.broker.selection import Selection
 from penstock.workers.broker.sweep import Sweep
 from penstock.workers.embedded.broker import urls
@@ -31,6 +32,15 @@ from penstock.workers.pool.loop import at_close, process_loop
 from penstock.workers.runtime import runtime
 
 logger = logging.getLogger(__name__)
+
+#: Seconds after which a message whose end could not be written down is put back, and most for ending the loop.
+AGAIN_S, END_S = 1.0, 2.0
+
+
+class _Failing(Protocol):
+    """What is asked of the result back end."""
+
+    def mark_as_failure(self, task_id: str, exc: Exception, *, request: Any) -> Any: ...
 
 
 class Feeder(bootsteps.StartStopStep):
@@ -77,9 +87,10 @@ class Feeder(bootsteps.StartStopStep):
 
     def stop(self, consumer: Any) -> None:
         """Take no more. What is in flight goes on, and keeps its lease."""
-        if self._task is not None:
-            process_loop().loop.call_soon_threadsafe(self._task.cancel)
-            self._task = None
+        task, self._task = self._task, None
+        if task is not None:
+            with contextlib.suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(_end(task), process_loop().loop).result(END_S)
 
     @property
     def feeds(self) -> bool:
@@ -136,28 +147,50 @@ class Feeder(bootsteps.StartStopStep):
             logger.error("a message on %s cannot be read: %s; it is set apart", taken.queue, exc)
             self._set_apart(taken, str(exc))
             return
+        # Celery would wait for the message's time in its own memory, and forget it with its connection; here it waits
+        # in the broker, and comes without it.
         if (delay_s := _eta_in(message.headers.get("eta"))) > 0:
-            self._delay(taken, delay_s)
+            self._spawn(taken.tag, self._set_aside(taken, delay_s))
             return
+        if delay_s < 0:
+            message.headers["eta"] = None
         self._consumer.call_soon(self._hand_over, message, taken)
 
     def _set_apart(self, taken: Taken, why: str) -> None:
-        assert self._leases is not None
-        self._spawn(set_apart(self._client, self._settings.key_prefix, self._leases, taken, why))
+        self._spawn(taken.tag, self._add_dead(taken, why))
 
-    def _delay(self, taken: Taken, delay_s: float) -> None:
-        """Celery would wait for the message's time in its own memory; here it waits in the broker."""
-        self._spawn(self._set_aside(taken, delay_s))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _spawn(self, tag: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._see_through(tag, work))
         self._tasks.add(task)
-        task.add_done_callback(self._reap)
+        task.add_done_callback(self._tasks.discard)
 
-    def _reap(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:  # the message keeps its lease, and comes again
-            logger.warning("a message could not be put where it belongs (%s)", task.exception())
+    async def _see_through(self, tag: str, work: Coroutine[Any, Any, None]) -> None:
+        """Await what ends a message's lease. Where it cannot, the message goes back, and comes again."""
+        assert self._leases is not None
+        try:
+            await work
+        except Exception as exc:
+            logger.warning("a message could not be put where it belongs (%s); it comes again", exc)
+            await asyncio.sleep(AGAIN_S)
+            self._leases.put_back(tag)
+
+    async def _add_dead(self, taken: Taken, why: str) -> None:
+        """Tell the sender, where a message says whose it is, then set it apart."""
+        assert self._leases is not None
+        if (task_id := read_id(taken.raw)) is not None:
+            where = f"it is kept: see `penstock lane dead {_lane_of(taken.queue)}`"
+            error = MessageUnreadable(f"the message of task {task_id} on {taken.queue} cannot be read: {why}; {where}")
+            await asyncio.to_thread(self._fail, task_id, error)
+        await set_apart(self._client, self._settings.key_prefix, self._leases, taken, why)
+
+    async def _refuse(self, tag: str, task_id: str, error: Exception, request: Any) -> None:
+        assert self._leases is not None
+        await asyncio.to_thread(self._fail, task_id, error, request)
+        self._leases.ack(tag)
+
+    def _fail(self, task_id: str, error: Exception, request: Any = None) -> None:
+        backend: _Failing = self._consumer.app.backend
+        backend.mark_as_failure(task_id, error, request=request)
 
     async def _set_aside(self, taken: Taken, delay_s: float) -> None:
         assert self._leases is not None
@@ -170,12 +203,28 @@ class Feeder(bootsteps.StartStopStep):
         try:
             self._handler(message)
         except Exception as exc:
-            logger.error("a message on %s cannot be handled (%s); it is set apart", taken.queue, type(exc).__name__)
-            process_loop().loop.call_soon_threadsafe(self._set_apart, taken, type(exc).__name__)
+            why = str(exc) if isinstance(exc, Unreadable) else f"Celery cannot handle it ({type(exc).__name__})"
+            logger.error("a message on %s cannot be handled: %s; it is set apart", taken.queue, why)
+            process_loop().loop.call_soon_threadsafe(self._set_apart, taken, why)
+
+    def refuse(self, message: Any, task_id: str, error: Exception, request: Any) -> None:
+        """Store an error as the result of a message's task, then end its lease. In the worker's thread."""
+        work = self._refuse(message.delivery_tag, task_id, error, request)
+        process_loop().loop.call_soon_threadsafe(self._spawn, message.delivery_tag, work)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def _lane_of(queue: str) -> str:
+    lane = parse_queue(queue)
+    return lane[0] if lane else queue
 
 
 def _eta_in(eta: Any) -> float:
-    """Return the seconds until a message's time, 0 where it has none that can be read."""
+    """Return the seconds until a message's time, below 0 after it, 0 where it has none that can be read."""
     if not isinstance(eta, str):
         return 0.0
     from celery.utils.iso8601 import parse_iso8601

@@ -136,10 +136,10 @@ class Leases:
             self._wake.clear()
             closing, now = self._closing, time.monotonic()
             try:
-                self.flush()
-                if now - renewed_at >= self._heartbeat_s:
+                if now - renewed_at >= self._heartbeat_s:  # first: whatever else fails, leases are kept
                     self.renew()
                     renewed_at = now
+                self.flush()
                 if now - looked_at >= LOOK_S:
                     self.restore_lapsed()
                     looked_at = now
@@ -184,7 +184,7 @@ class Leases:
         kept: Any = client.hmget(self.keys[1], tags)
         for tag, raw in zip(tags, kept, strict=True):
             if raw is None:
-                client.zrem(self.keys[0], tag)
+                self._forget([tag])
                 continue
             queue, message = _again(raw)
             arguments = [tag, message, repr(scores[tag]) if scores else ""]
@@ -209,7 +209,7 @@ class Leases:
         return self._client
 
 
-def _again(raw: bytes) -> tuple[str, str]:
+def _again(raw: bytes) -> tuple[str, str | bytes]:
     """Return a leased message's queue, and the message as it shall stand there: known to be delivered again.
 
     A message that cannot be read is put back as it is; whoever takes it next says what is wrong with it.
@@ -222,10 +222,9 @@ def _again(raw: bytes) -> tuple[str, str]:
         # A new tag: the one who had it until now, if he lives after all, can no longer acknowledge it.
         properties["delivery_tag"] = str(uuid4())
         return queue, dumps(message)
-    except (ValueError, TypeError, AttributeError):
-        text = raw.decode("utf-8", "surrogateescape")
-        body, _, queue = text[1:-1].rpartition(', "", ')
-        return loads(queue), body
+    except Exception:  # kombu's JSON makes objects of what it reads, whose errors are of any kind
+        body, _, queue = raw[1:-1].rpartition(b', "", ')
+        return str(loads(queue.decode())), body
 
 
 def _str(value: Any) -> str:

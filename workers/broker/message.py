@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,28 +51,53 @@ def read_message(raw: bytes, tag: str, queue: str, channel: LeaseChannel, accept
         Unreadable: it is none.
     """
     try:
-        envelope = loads(raw.decode())
+        envelope = _mapping(loads(raw.decode()))
         properties: dict[str, Any] = {**_mapping(envelope["properties"]), "delivery_tag": tag}
         headers = _mapping(envelope.get("headers") or {})
+        _check_identity(headers)
         body = _body(envelope.get("body"), properties.get("body_encoding"))
         info = {**_mapping(properties.get("delivery_info") or {}), "routing_key": queue}
-    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as exc:
-        raise Unreadable(f"it is no message of Celery's ({type(exc).__name__}: {exc})") from exc
+    except Unreadable:
+        raise
+    except Exception as exc:  # kombu's JSON makes objects of what it reads, whose errors are of any kind
+        raise Unreadable(f"it is no message of Celery's ({type(exc).__name__})") from exc
     properties["delivery_info"] = info
-    return Message(
+    message = Message(
         body=body, delivery_tag=tag, content_type=envelope.get("content-type"),
         content_encoding=envelope.get("content-encoding"), headers=dict(headers), properties=properties,
         delivery_info=info, postencode="utf-8", accept=accept, channel=channel,
     )  # fmt: skip
+    if message.errors:  # kombu decompresses at once, and keeps what went wrong
+        raise Unreadable(f"its body cannot be decompressed ({message.errors[0][0].__name__})")
+    return message
+
+
+def read_id(raw: bytes) -> str | None:
+    """Return the id of a message's task, None where that cannot be read."""
+    try:
+        envelope = loads(raw.decode())
+        found = (envelope.get("headers") or {}).get("id") or envelope["properties"].get("correlation_id")
+    except Exception:  # see read_message
+        return None
+    return found if isinstance(found, str) and found else None
+
+
+def _check_identity(headers: Mapping[str, Any]) -> None:
+    # An older protocol has both in the body, where Celery itself looks.
+    if "task" not in headers:
+        return
+    for name in ("task", "id"):
+        if not isinstance(headers.get(name), str) or not headers[name]:
+            raise Unreadable(f"its header {name!r} is no text")
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise TypeError(f"a mapping is expected, not {type(value).__name__}")
+        raise Unreadable(f"a mapping is expected in it, not {type(value).__name__}")
     return value
 
 
 def _body(body: Any, encoding: Any) -> Any:
     if body is not None and not isinstance(body, str):
-        raise TypeError(f"the body is a {type(body).__name__}")
+        raise Unreadable(f"its body is a {type(body).__name__} and no text")
     return base64.b64decode(body, validate=True) if body and encoding == "base64" else body

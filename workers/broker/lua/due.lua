@@ -1,20 +1,34 @@
--- Put messages that are due on their queues, as the next to be taken.
+-- Put messages that are due on their queues, as the next to be taken. One whose queue's key is no list waits on: an
+-- error here would hold up all the others.
 --
 -- KEYS[1] due, KEYS[2] messages (both as in set_aside.lua)
 -- ARGV[1] prefix of all keys, ARGV[2] most messages at once
 -- The queues' names come from the set itself, so they cannot be among the keys; kombu's brokers are no clusters.
 -- Returns the queues that got one.
 local t = redis.call('TIME')
-local ripe = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', t[1] * 1000 + t[2] / 1000, 'LIMIT', 0, tonumber(ARGV[2]))
+local now = t[1] * 1000 + t[2] / 1000
+local ripe = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, tonumber(ARGV[2]))
 local queues = {}
+-- Until a queue whose key is no list is tried again, in ms.
+local AGAIN_MS = 1000
+
+local function is_list(key)
+  local kind = redis.call('TYPE', key).ok
+  return kind == 'list' or kind == 'none'
+end
+
 for _, member in ipairs(ripe) do
   local message = redis.call('HGET', KEYS[2], member)
-  redis.call('ZREM', KEYS[1], member)
-  redis.call('HDEL', KEYS[2], member)
-  if message then
-    local queue = string.match(member, '^%S+ (.+)$')
-    redis.call('RPUSH', ARGV[1] .. queue, message)
-    queues[#queues + 1] = queue
+  local queue = string.match(member, '^%S+ (.+)$')
+  if message and not is_list(ARGV[1] .. queue) then
+    redis.call('ZADD', KEYS[1], now + AGAIN_MS, member)
+  else
+    redis.call('ZREM', KEYS[1], member)
+    redis.call('HDEL', KEYS[2], member)
+    if message then
+      redis.call('RPUSH', ARGV[1] .. queue, message)
+      queues[#queues + 1] = queue
+    end
   end
 end
 return queues

@@ -2,9 +2,15 @@
 --
 -- KEYS[1] lease index, KEYS[2] leased messages, KEYS[3] holders, KEYS[4] queue
 -- ARGV[1] delivery tag, ARGV[2] the message as it shall stand on the queue, ARGV[3] the lease's score as it was read ("" for any)
--- Returns 1; 0 where somebody else has it, or has put it back.
+-- Returns 1; 0 where somebody else has it, or has put it back, or the queue's key is no list: then its lease runs anew.
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or (ARGV[3] ~= '' and tonumber(score) ~= tonumber(ARGV[3])) then return 0 end
+local kind = redis.call('TYPE', KEYS[4]).ok
+if kind ~= 'list' and kind ~= 'none' then
+  local t = redis.call('TIME')
+  redis.call('ZADD', KEYS[1], t[1] + t[2] / 1000000, ARGV[1])
+  return 0
+end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[1])

@@ -12,7 +12,8 @@
 -- ARGV     a JSON object: prefix of all keys, lane_queue (what names of lanes' queues begin with), lane (its key, the
 --          quota's name as %s), tag (prefix of the new delivery tags), room (most messages to take), horizon
 --          (ms by class: how far ahead of its slot a message may be taken), allowance (most messages by class that are
---          taken of one queue), allowances (the same by queue, where it is another), only (queues; in place of the indexes)
+--          taken of one queue), allowances (the same by queue, where it is another; below 0: it is not served here), only
+--          (queues; in place of the indexes)
 -- Returns {ms until a queue with work may become ready (-1: none has work, 0: some are ready but not for this worker),
 --          tag, queue, message, tag, queue, message ...}
 
@@ -95,6 +96,16 @@ local function visit(queue, index)
   end
 end
 
+-- A queue of which nothing may be taken now goes behind the others, or many such would hide those that are further down.
+local function pass_over(queue, index, foreign)
+  if redis.call('EXISTS', asked.prefix .. queue) == 0 then
+    redis.call('ZREM', index, queue)
+    return
+  end
+  redis.call('ZADD', index, now, queue)
+  if not foreign then look_again_in(0) end
+end
+
 if asked.only then
   for _, queue in ipairs(asked.only) do
     if #taken / 3 < room then visit(queue, nil) end
@@ -103,13 +114,14 @@ else
   for i = 5, #KEYS do
     for _, queue in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], '-inf', now, 'LIMIT', 0, 64)) do
       if #taken / 3 >= room then break end
-      if asked.allowances[queue] == 0 then
-        if redis.call('EXISTS', asked.prefix .. queue) == 1 then look_again_in(0) else redis.call('ZREM', KEYS[i], queue) end
+      local allowed = asked.allowances[queue]
+      if allowed and allowed <= 0 then
+        pass_over(queue, KEYS[i], allowed < 0)
       else
         visit(queue, KEYS[i])
       end
     end
-    local later = redis.call('ZRANGEBYSCORE', KEYS[i], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    local later = redis.call('ZRANGEBYSCORE', KEYS[i], string.format('(%.17g', now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if later[2] then look_again_in(math.max(1, tonumber(later[2]) - now)) end
   end
 end
