@@ -25,7 +25,7 @@ class ServerClock:
         """Return by how many seconds longer than the quickest an answer took.
 
         Args:
-            said_at: when the server gave the answer, by its clock, in seconds.
+            answered_at: when the server gave the answer, by its clock, in seconds.
             read_at: when it was read here, by the monotonic clock, in seconds.
         """
         offset = read_at - answered_at
