@@ -18,9 +18,11 @@ from penstock.config.names import LANE_QUEUES, endpoint_quotas_key, lane_key, op
 from penstock.config.redis import connect_async
 from penstock.config.settings import load_settings
 from penstock.workers.broker.bells import ring
-from penstock.workers.broker.feed import AT_ONCE, FIRST_MESSAGES, Feed, Taken, share
+from penstock.workers.broker.feed import AT_ONCE, FIRST_MESSAGES, MessageFeed, Taken, share
+from penstock.workers.broker.feeder import take_messages
 from penstock.workers.broker.leases import Leases
 from penstock.workers.broker.selection import Selection
+from penstock.workers.broker.sweep import Sweep
 from penstock.workers.lanes.constants import FORMAT
 from penstock.workers.lanes.limiter import change_lane
 from penstock.workers.lanes.window import FIRST
@@ -290,10 +292,10 @@ class Taker:
         self.held: list[Taken] = []
         self.leases = Leases(valkey.client, load_settings().key_prefix, 3600.0, 20.0, self._ended)
         self.redis = connect_async(valkey.url)
-        self.feed = Feed(runtime(), self.redis, self.leases, selection, lambda: limit, self.held.append)
+        self.feed = MessageFeed(runtime(), self.redis, self.leases, selection, lambda: limit, self.held.append)
         self.leases.start()
         self.loop = asyncio.get_running_loop()
-        self.task = self.loop.create_task(self.feed.run())
+        self.task = self.loop.create_task(take_messages(Sweep(runtime(), self.redis, selection), self.feed))
 
     def _ended(self) -> None:
         self.loop.call_soon_threadsafe(self.feed.wake)
@@ -318,12 +320,12 @@ Start = Callable[..., Awaitable[Taker]]
 
 @pytest.fixture
 async def start(valkey: ValkeyServer, home: Path, broker_url: str) -> AsyncIterator[Start]:
-    """Start a feed: ``await start(limit=20, told=["penstock.docs.bulk"])``."""
+    """Start a feed: ``await start(limit=20, chosen=["penstock.docs.bulk"])``."""
     made: list[Taker] = []
     with valkey.client() as client:
 
-        async def new(limit: int = 20, told: Sequence[str] | None = None, excluded: Sequence[str] = ()) -> Taker:
-            selection = Selection(load_settings().key_prefix, told, excluded)
+        async def new(limit: int = 20, chosen: Sequence[str] | None = None, excluded: Sequence[str] = ()) -> Taker:
+            selection = Selection(load_settings().key_prefix, chosen, excluded)
             made.append(Taker(valkey, client, limit, selection))
             return made[-1]
 
@@ -421,12 +423,12 @@ async def test_a_message_that_nobody_rang_for_is_found(start: Start, valkey: Val
         await taker.until(lambda: len(taker.held) == 4, "all are taken", 5)
 
 
-async def test_told_queues_are_the_only_ones_and_have_their_turns(start: Start, valkey: ValkeyServer) -> None:
+async def test_chosen_queues_are_the_only_ones_and_have_their_turns(start: Start, valkey: ValkeyServer) -> None:
     with valkey.client() as client:
         for name in "abcd":
             put(client, name, None)
             fill(client, bulk(name), 200, rings=False)
-        taker = await start(limit=4, told=[f"{load_settings().key_prefix}{bulk(name)}" for name in "abc"])
+        taker = await start(limit=4, chosen=[f"{load_settings().key_prefix}{bulk(name)}" for name in "abc"])
         for done in range(60):
             await taker.until(lambda wanted=done: len(taker.held) > wanted, "another is taken")
             taker.leases.ack(taker.held[done].tag)

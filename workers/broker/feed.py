@@ -33,6 +33,7 @@ from penstock.workers.broker.bells import bells
 from penstock.workers.broker.leases import Leases
 from penstock.workers.broker.selection import Selection
 from penstock.workers.lua import async_script
+from penstock.workers.pool.loop import heed_cancellation
 from penstock.workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class Taken:
     raw: bytes
 
 
-class Feed:
+class MessageFeed:
     """The loop.
 
     Args:
@@ -86,7 +87,7 @@ class Feed:
         self._prefix = runtime.settings.key_prefix
         self._run_id = uuid4().hex
         self._takes = 0
-        self._round_trip_ms = 0.0
+        self._rtt_ms = 0.0
         self._wake = asyncio.Event()
         self._bell: asyncio.Task[Any] | None = None
         self._away = False
@@ -101,7 +102,7 @@ class Feed:
             while True:
                 try:
                     await self._turn()
-                    _heed_cancellation()
+                    heed_cancellation()
                     if self._away:
                         logger.info("the broker is back")
                     self._away = False
@@ -160,7 +161,7 @@ class Feed:
             "lane": lane_key(self._prefix, "%s"),
             "tag": f"{self._run_id}-{self._takes}-",
             "room": room,
-            "horizon": {name: ms + 2 * self._round_trip_ms for name, ms in HORIZON_MS.items()},
+            "horizon": {name: ms + 2 * self._rtt_ms for name, ms in HORIZON_MS.items()},
             "allowance": FIRST_MESSAGES,
             "allowances": self._allowances(),
         }
@@ -171,7 +172,7 @@ class Feed:
         began = time.perf_counter()
         answer: Any = await async_script(self._client, "broker/take")(keys=keys, args=[json.dumps(asked)])
         took_ms = (time.perf_counter() - began) * 1000
-        self._round_trip_ms += (min(took_ms, 2000.0) - self._round_trip_ms) * 0.1
+        self._rtt_ms += (min(took_ms, 2000.0) - self._rtt_ms) * 0.1
         wait, *rows = answer
         taken = [Taken(_str(tag), _str(queue), raw) for tag, queue, raw in zip(*[iter(rows)] * 3, strict=True)]
         return taken, float(wait)
@@ -187,7 +188,7 @@ class Feed:
             if lane is None or endpoint is None:
                 continue
             window = self._runtime.quotas.of(endpoint.quota).window
-            window.round_trip_s = self._round_trip_ms / 1000
+            window.rtt_s = self._rtt_ms / 1000
             size = window.size_interactive(cap) if lane[1] == INTERACTIVE else window.size(cap)
             allowances.setdefault(queue, max(0, size - count))
         return allowances
@@ -196,7 +197,7 @@ class Feed:
 
     async def _wait(self, seconds: float, *, listen: bool = False) -> None:
         """Wait for room, or for a bell where ``listen``, ``seconds`` at most."""
-        _heed_cancellation()
+        heed_cancellation()
         seconds = min(seconds, IDLE_S)
         waits: set[asyncio.Task[Any]] = {asyncio.ensure_future(self._wake.wait())}
         if listen:
@@ -216,13 +217,6 @@ class Feed:
             await self._client.brpop(keys, timeout=IDLE_S)  # type: ignore[misc]
         else:
             await asyncio.sleep(IDLE_S)
-
-
-def _heed_cancellation() -> None:
-    """Raise a cancellation that was lost: ``asyncio.wait_for`` (redis-py uses it) may swallow one before 3.12."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def share(limit: int, endpoints: int) -> int:

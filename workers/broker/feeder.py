@@ -22,13 +22,13 @@ from penstock.config.names import parse_queue
 from penstock.config.redis import connect, connect_async, is_redis
 from penstock.workers.broker.dead_letters import set_apart
 from penstock.workers.broker.delayed import set_aside
-from penstock.workers.broker.feed import Feed, Taken
+from penstock.workers.broker.feed import MessageFeed, Taken
 from penstock.workers.broker.leases import Leases
 from penstock.workers.broker.message import LeaseChannel, Unreadable, read_id, read_message
 from penstock.workers.broker.selection import Selection
 from penstock.workers.broker.sweep import Sweep
 from penstock.workers.embedded.broker import urls
-from penstock.workers.pool.loop import at_close, process_loop
+from penstock.workers.pool.loop import at_close, heed_cancellation, process_loop
 from penstock.workers.runtime import runtime
 
 logger = logging.getLogger(__name__)
@@ -53,14 +53,14 @@ class Feeder(bootsteps.StartStopStep):
         settings = runtime().settings
         self._settings, self._url = settings, urls(settings).broker
         controller = consumer.controller
-        told = getattr(controller, "told_queues", None)
-        self.selection = Selection(settings.key_prefix, told, getattr(controller, "excluded_queues", ()))
+        chosen = getattr(controller, "chosen_queues", None)
+        self.selection = Selection(settings.key_prefix, chosen, getattr(controller, "excluded_queues", ()))
         consumer.feeder = self
         self._handler: Any = None
         self._consumer: Any = None
         self._leases: Leases | None = None
         self._task: asyncio.Task[None] | None = None
-        self._feed: Feed | None = None
+        self._feed: MessageFeed | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def include_if(self, consumer: Any) -> bool:
@@ -117,18 +117,11 @@ class Feeder(bootsteps.StartStopStep):
         if self._feed is None:
             client = connect_async(self._url)
             at_close(client.aclose)
-            self._feed = Feed(runtime(), client, self._leases, self.selection, self._limit, self._deliver)
+            self._feed = MessageFeed(runtime(), client, self._leases, self.selection, self._limit, self._deliver)
             self._sweep = Sweep(runtime(), client, self.selection)
             self._client = client
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="penstock-feed")
-
-    async def _run(self) -> None:
-        assert self._feed is not None
-        with contextlib.suppress(PenstockError, redis.RedisError, OSError):
-            await self._sweep.look()  # the quotas of endpoints, before anything is taken
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._sweep.run())
-            group.create_task(self._feed.run())
+        work = take_messages(self._sweep, self._feed)
+        self._task = asyncio.get_running_loop().create_task(work, name="penstock-feed")
 
     def _wake(self) -> None:
         if self._feed is not None:
@@ -211,6 +204,16 @@ class Feeder(bootsteps.StartStopStep):
         """Store an error as the result of a message's task, then end its lease. In the worker's thread."""
         work = self._refuse(message.delivery_tag, task_id, error, request)
         process_loop().loop.call_soon_threadsafe(self._spawn, message.delivery_tag, work)
+
+
+async def take_messages(sweep: Sweep, feed: MessageFeed) -> None:
+    """Run both loops until cancelled."""
+    with contextlib.suppress(PenstockError, redis.RedisError, OSError):
+        await sweep.look()  # the quotas of endpoints, before anything is taken
+    heed_cancellation()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(sweep.run())
+        group.create_task(feed.run())
 
 
 async def _end(task: asyncio.Task[None]) -> None:

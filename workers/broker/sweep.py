@@ -19,6 +19,7 @@ from penstock.config.names import endpoint_quotas_key, sweep_key
 from penstock.workers.broker.bells import ring_async
 from penstock.workers.broker.delayed import put_due
 from penstock.workers.broker.selection import Selection, all_queues
+from penstock.workers.pool.loop import heed_cancellation
 from penstock.workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Sweep:
                 await self.look()
             except (PenstockError, redis.RedisError, OSError) as exc:
                 logger.debug("what is due cannot be looked up (%s)", exc)
+            heed_cancellation()
             await asyncio.sleep(DUE_S)
 
     async def look(self) -> None:

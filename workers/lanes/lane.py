@@ -235,7 +235,7 @@ class Lane:
 
     def _width(self) -> int:
         """How many reservations may be under way: as many as the lane needs while one goes to the broker and back."""
-        return min(MOST_UNDER_WAY, 1 + int(self._limiter.round_trip_s * (self.window.rate or FAST)))
+        return min(MOST_UNDER_WAY, 1 + int(self._limiter.rtt_s * (self.window.rate or FAST)))
 
     async def _ask(self, waiter: Waiter) -> float:
         """Ask for a request's place. Returns the seconds after which it is worth asking again; 0 when that is done."""
@@ -264,7 +264,7 @@ class Lane:
 
     def _ahead_s(self, waiter: Waiter) -> float:
         """Seconds before its time at which a request may reserve its place: the answer must be here before it."""
-        return waiter.ahead_s + self._limiter.round_trip_s
+        return waiter.ahead_s + self._limiter.rtt_s
 
     async def _reserve(self, waiter: Waiter) -> Slot:
         tokens = waiter.tokens()

@@ -61,7 +61,7 @@ ANSWER = 7
 #: How often a lesson is written before it is given up: each time another worker had learnt meanwhile.
 WRITES = 3
 #: How much of a new round trip's time is taken in; the longest, in seconds, that is: a broker that was away is not far.
-TRIP_SMOOTHING, LONGEST_TRIP_S = 0.1, 1.0
+RTT_SMOOTHING, LONGEST_RTT_S = 0.1, 1.0
 
 
 @dataclass
@@ -150,7 +150,7 @@ class Limiter:
     """
 
     #: Seconds to the broker and back, smoothed.
-    round_trip_s = 0.0
+    rtt_s = 0.0
 
     def __init__(self, client: redis.asyncio.Redis, prefix: str, clock_ms: float = 0) -> None:
         self._prefix = prefix
@@ -234,7 +234,7 @@ class Limiter:
         loop = asyncio.get_running_loop()
         began = loop.time()
         answer = await self._run(quota, operation, arguments)
-        self.round_trip_s += (min(loop.time() - began, LONGEST_TRIP_S) - self.round_trip_s) * TRIP_SMOOTHING
+        self.rtt_s += (min(loop.time() - began, LONGEST_RTT_S) - self.rtt_s) * RTT_SMOOTHING
         if len(answer) > ANSWER:
             await self._learn(quota, answer, arguments)
         return _slot(answer, self._clock)

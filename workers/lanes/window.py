@@ -14,7 +14,7 @@ INTERACTIVE = 64
 FIRST = 16
 SMOOTHING = 0.2
 #: Round trips to the broker for which a message is held beside its request: taking, reserving, storing.
-ROUND_TRIPS = 3
+RTTS = 3
 #: Latency that is assumed before the first answer, in seconds.
 FIRST_GUESS_S = 0.3
 
@@ -26,14 +26,14 @@ class LaneWindow:
     Args:
         rate: requests per second that the lane may send, None without a limit and before it is known.
         latency_s: smoothed seconds from sending to answer.
-        round_trip_s: seconds to the broker and back: a message is taken, reserved for and stored in so many each.
+        rtt_s: seconds to the broker and back: a message is taken, reserved for and stored in so many each.
         answers: how many have been seen.
     """
 
     rate: float | None = None
     latency_s: float = FIRST_GUESS_S
     answers: int = 0
-    round_trip_s: float = 0.0
+    rtt_s: float = 0.0
 
     def observe(self, latency_s: float) -> None:
         """Take in one answer's latency, in seconds."""
@@ -44,7 +44,7 @@ class LaneWindow:
         """Messages of bulk work to hold, at most ``cap``."""
         if self.rate is None:
             return min(cap, FIRST + self.answers)
-        held_s = self.latency_s * 1.25 + HELD_S + ROUND_TRIPS * self.round_trip_s
+        held_s = self.latency_s * 1.25 + HELD_S + RTTS * self.rtt_s
         wanted = math.ceil(self.rate * held_s) + 1
         return max(2, min(cap, wanted)) if cap > 1 else 1
 

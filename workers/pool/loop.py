@@ -89,6 +89,13 @@ def at_close(callback: Callable[[], Awaitable[object]]) -> None:
         owner.closers.append(callback)
 
 
+def heed_cancellation() -> None:
+    """Raise a cancellation that was lost: ``asyncio.wait_for``, which redis-py uses, may swallow one before 3.12."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class Interruption:
     """A way to raise an exception inside what a task is awaiting, at its ``await``."""
 

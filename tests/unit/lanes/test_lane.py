@@ -29,7 +29,7 @@ def shut(state: str = "", cool_s: float = 0.0, *, closed: bool = False, wait_s: 
 class Scripted:
     """Gives the answers it was given, one for each reservation; the last goes on."""
 
-    round_trip_s = 0.0
+    rtt_s = 0.0
 
     def __init__(self, *answers: Slot | Exception) -> None:
         self.answers: list[Slot | Exception] = list(answers) or [OPEN]
