@@ -5,7 +5,7 @@ It is configured from the environment when first used, never at import. Tasks ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from celery import Celery
@@ -54,9 +54,13 @@ class PenstockApp(Celery):
 
     def _send(self, name: str, args: Any, kwargs: Any, **options: Any) -> Any:
         sent = super().send_task(name, args, kwargs, **options)
-        if self._bell is not None:
-            self._bell.ring([_queue_of(name, args, kwargs, options)])
+        self.ring([_queue_of(name, args, kwargs, options)])
         return sent
+
+    def ring(self, queues: Iterable[str]) -> None:
+        """Tell workers that queues have work: what was published by another way than ``send_task``."""
+        if self._bell is not None:
+            self._bell.ring(queues)
 
 
 app = PenstockApp(

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import redis
-from celery import Celery
 
 from penstock.config.errors import BrokerUnavailable, InputInvalid, JobError, PenstockError
 from penstock.config.names import BULK, queue_key, queue_name
@@ -39,6 +38,7 @@ from penstock.tasks.backfill.sources import Row
 from penstock.tasks.backfill.targets.parquet import check
 from penstock.tasks.backfill.targets.writer import Writer
 from penstock.tasks.request.packing import budget_tokens
+from penstock.workers.app import PenstockApp
 
 WAIT_FIRST_S, WAIT_MOST_S = 0.005, 0.25
 TELL_S = 0.1
@@ -70,7 +70,7 @@ class RunContext:
         no_workers: what to show the user when no worker answers.
     """
 
-    app: Celery
+    app: PenstockApp
     results: redis.Redis
     lanes: redis.Redis
     seeker: Seeker

@@ -214,7 +214,7 @@ class MessageFeed:
     async def _listen(self) -> None:
         keys = bells(self._prefix, self._selection.only())
         if keys:
-            await self._client.brpop(keys, timeout=IDLE_S)  # type: ignore[misc]
+            await self._client.brpop(keys, timeout=IDLE_S)
         else:
             await asyncio.sleep(IDLE_S)
 

@@ -68,8 +68,12 @@ def read_message(raw: bytes, tag: str, queue: str, channel: LeaseChannel, accept
         delivery_info=info, postencode="utf-8", accept=accept, channel=channel,
     )  # fmt: skip
     if message.errors:  # kombu decompresses at once, and keeps what went wrong
-        raise Unreadable(f"its body cannot be decompressed ({message.errors[0][0].__name__})")
+        raise Unreadable(f"its body cannot be decompressed ({_name(message.errors[0][0])})")
     return message
+
+
+def _name(kind: type[BaseException] | None) -> str:
+    return kind.__name__ if kind else "unknown"
 
 
 def read_id(raw: bytes) -> str | None:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -80,9 +81,9 @@ class Sweep:
         version = self._runtime.endpoints.version
         if version == self._mapped:
             return
-        quotas = {endpoint.inference_id: endpoint.quota for endpoint in endpoints}
+        quotas: Any = {endpoint.inference_id: endpoint.quota for endpoint in endpoints}
         if quotas:
-            await self._client.hset(endpoint_quotas_key(self._prefix), mapping=quotas)  # type: ignore[misc]
+            await self._client.hset(endpoint_quotas_key(self._prefix), mapping=quotas)
         self._mapped = version
 
     def _log_changes(self, queues: Sequence[str]) -> None:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any
 
 import orjson
-from celery import Celery
 from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.exceptions import KombuError
@@ -15,6 +14,7 @@ from kombu.messaging import Producer
 
 from penstock.config.names import BULK, EMBED_TASK, queue_name
 from penstock.tasks.backfill.plan.batch import Batch
+from penstock.workers.app import PenstockApp
 from penstock.workers.task import describe
 
 MESSAGES_A_ROUND_TRIP = 32
@@ -34,7 +34,7 @@ class BatchPublisher:
         endpoint_id: the inference endpoint.
     """
 
-    def __init__(self, app: Celery, endpoint_id: str) -> None:
+    def __init__(self, app: PenstockApp, endpoint_id: str) -> None:
         self._app, self._endpoint_id = app, endpoint_id
         self.queue = queue_name(endpoint_id, BULK)
         self._connection: Connection | None = None
@@ -51,6 +51,7 @@ class BatchPublisher:
             with producer.batch(MESSAGES_A_ROUND_TRIP):
                 for batch in batches:
                     self._publish(producer, batch)
+            self._app.ring([self.queue])
         except self._errors() as exc:
             self.close()
             raise NotSent(str(exc)) from exc

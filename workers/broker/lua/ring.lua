@@ -5,9 +5,12 @@
 -- ARGV[4..] queues
 -- Returns how many have work.
 local rung = 0
+-- Seconds for which a bell that nobody waits on is kept.
+local KEPT_S = 60
 local function ring(bell)
   redis.call('LPUSH', bell, 1)
   redis.call('LTRIM', bell, 0, tonumber(ARGV[3]) - 1)
+  redis.call('EXPIRE', bell, KEPT_S)
 end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + t[2] / 1000
