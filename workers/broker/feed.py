@@ -262,7 +262,7 @@ class Feed:
 
 
 def _heed_cancellation() -> None:
-    """Raise a cancellation that was lost: ``asyncio.wait_for`` (redis-py uses it) may swallow one before Python 3.12."""
+    """Raise a cancellation that redis-py lost: ``asyncio.wait_for`` may swallow one before Python 3.12."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
