@@ -67,8 +67,12 @@ COMMANDS: dict[str, CommandEntry] = {
     ),
     "lane": CommandEntry(
         "penstock.cli.lane",
-        "Pause or resume a lane.",
-        ("penstock lane pause docs-embeddings", "penstock lane resume docs-embeddings"),
+        "Pause or resume a lane; see its dead messages.",
+        (
+            "penstock lane pause docs-embeddings",
+            "penstock lane resume docs-embeddings",
+            "penstock lane dead docs-embeddings",
+        ),
         ENDPOINTS,
     ),
     "chunk": CommandEntry(

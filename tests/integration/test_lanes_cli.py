@@ -16,7 +16,7 @@ import redis
 
 from penstock.cli.lanes import read_all
 from penstock.config.endpoints.registry import Registry
-from penstock.config.names import flight_key, holder_key, lane_key, used_key
+from penstock.config.names import dead_messages_key, flight_key, holder_key, lane_key, used_key, work_key
 from penstock.config.settings import load_settings
 from penstock.workers.lanes.constants import FORMAT
 from penstock.workers.lanes.limiter import change_lane
@@ -236,3 +236,91 @@ def test_watching_goes_on_until_it_is_interrupted(operator: Operator, folder: Pa
         assert "Traceback" not in child.log
     finally:
         child.kill_all()
+
+
+# Dead messages -----------------------------------------------------------------------------------------------------
+
+
+def set_apart(
+    operator: Operator, queue: str, *messages: bytes, why: str = "its body cannot be decoded (DecodeError)"
+) -> None:
+    """Have messages set apart, as a worker does."""
+    for message in messages:
+        entry = {"queue": queue, "why": why, "at": 1_750_000_000.0, "message": message.decode("latin-1")}
+        operator.client.lpush(dead_messages_key(operator.settings.key_prefix), json.dumps(entry))
+
+
+READABLE = b'{"headers": {"id": "task-1"}, "properties": {}, "body": "a text that nobody may see"}'
+
+
+def test_dead_messages_are_listed_without_their_contents(operator: Operator) -> None:
+    operator.put("docs")
+    set_apart(operator, "penstock.docs.bulk", READABLE, b"\xff\xfe")
+    set_apart(operator, "penstock.docs.interactive", b"[]")
+    set_apart(operator, "penstock.docs.operations", b"7")
+    set_apart(operator, "penstock.other.bulk", b"{}")
+    shown = penstock("lane", "dead", "docs", "--json")
+    assert shown.returncode == 0, shown.stderr
+    rows = json.loads(shown.stdout)["dead"]
+    assert [(row["queue"], row["task_id"], row["size"]) for row in rows] == [
+        ("penstock.docs.operations", None, 1),
+        ("penstock.docs.interactive", None, 2),
+        ("penstock.docs.bulk", None, 2),
+        ("penstock.docs.bulk", "task-1", len(READABLE)),
+    ]
+    assert {(row["at"], row["why"]) for row in rows} == {
+        ("2025-06-15T15:06:40+00:00", "its body cannot be decoded (DecodeError)")
+    }
+    table = penstock("lane", "dead", "docs").stdout
+    assert "task-1" in table
+    assert "DecodeError" in table
+    assert "nobody may see" not in table + shown.stdout
+
+
+def test_dead_messages_are_put_back_as_they_were_in_their_order(operator: Operator) -> None:
+    operator.put("docs")
+    set_apart(operator, "penstock.docs.bulk", READABLE, b"\xff\xfe")
+    set_apart(operator, "penstock.other.bulk", b"{}")
+    put_back = penstock("lane", "dead", "docs", "--requeue")
+    assert (put_back.returncode, put_back.stdout) == (0, "2 of 2 dead messages put back\n")
+    prefix = operator.settings.key_prefix
+    queue = operator.client.lrange(f"{prefix}penstock.docs.bulk", 0, -1)
+    assert list(reversed(queue)) == [READABLE, b"\xff\xfe"]
+    assert operator.client.zrange(work_key(prefix, "bulk"), 0, -1) == [b"penstock.docs.bulk"], "workers are told"
+    assert operator.client.llen(dead_messages_key(prefix)) == 1, "those of others stay"
+    assert json.loads(penstock("lane", "dead", "docs", "--json").stdout) == {"dead": []}
+
+
+def test_dead_messages_are_dropped(operator: Operator) -> None:
+    operator.put("docs")
+    set_apart(operator, "penstock.docs.bulk", READABLE, READABLE)
+    dropped = penstock("lane", "dead", "docs", "--drop", "--json")
+    assert json.loads(dropped.stdout)["dropped"] == 2
+    assert not operator.client.exists(dead_messages_key(operator.settings.key_prefix), "penstock:penstock.docs.bulk")
+    nothing = penstock("lane", "dead", "docs")
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "no dead messages\n")
+
+
+def test_dead_messages_of_a_deleted_endpoint_and_of_no_endpoint_are_still_seen(operator: Operator) -> None:
+    set_apart(operator, "penstock.gone.bulk", READABLE)
+    set_apart(operator, "penstock.chunk", READABLE)
+    for name in ("gone", "penstock.chunk"):
+        assert "task-1" in penstock("lane", "dead", name).stdout
+    assert penstock("lane", "dead", "penstock").returncode == 0
+    unknown = penstock("lane", "dead", "no-such-endpoint")
+    assert unknown.returncode == 2
+    assert "no-such-endpoint" in unknown.stderr
+
+
+def test_dead_messages_are_not_put_back_and_dropped_at_once(operator: Operator) -> None:
+    operator.put("docs")
+    wrong = penstock("lane", "dead", "docs", "--drop", "--requeue")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+
+
+def test_a_dead_message_whose_queue_is_no_list_stays(operator: Operator) -> None:
+    operator.put("docs")
+    set_apart(operator, "penstock.docs.bulk", READABLE)
+    operator.client.set("penstock:penstock.docs.bulk", "not a list")
+    assert penstock("lane", "dead", "docs", "--requeue").stdout == "0 of 1 dead messages put back\n"
+    assert operator.client.llen(dead_messages_key(operator.settings.key_prefix)) == 1

@@ -24,7 +24,7 @@ from penstock.workers.broker.dead_letters import set_apart
 from penstock.workers.broker.delayed import set_aside
 from penstock.workers.broker.feed import MessageFeed, Taken
 from penstock.workers.broker.leases import Leases
-from penstock.workers.broker.message import LeaseChannel, Unreadable, read_id, read_message
+from penstock.workers.broker.message import LeaseChannel, Unreadable, check_body, read_id, read_message
 from penstock.workers.broker.selection import Selection
 from penstock.workers.broker.sweep import Sweep
 from penstock.workers.embedded.broker import urls
@@ -194,6 +194,7 @@ class Feeder(bootsteps.StartStopStep):
         """In the worker's thread."""
         assert self._leases is not None
         try:
+            check_body(message)
             self._handler(message)
         except Exception as exc:
             why = str(exc) if isinstance(exc, Unreadable) else f"Celery cannot handle it ({type(exc).__name__})"

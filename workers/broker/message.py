@@ -86,6 +86,25 @@ def read_id(raw: bytes) -> str | None:
     return found if isinstance(found, str) and found else None
 
 
+def check_body(message: Message) -> None:
+    """Check that Celery can make a task of a message's body: of what it has once begun, it tells the sender nothing.
+
+    Raises:
+        Unreadable: it cannot.
+    """
+    try:
+        body = message.payload
+    except Exception as exc:  # a decoder's errors are of any kind
+        raise Unreadable(f"its body cannot be decoded ({type(exc).__name__})") from exc
+    if "task" not in message.headers or isinstance(body, Mapping):
+        return  # the older protocol, which Celery checks
+    if not isinstance(body, list | tuple) or len(body) != 3:
+        raise Unreadable("its body is no list of arguments, keywords and the rest")
+    args, kwargs, rest = body
+    if not isinstance(args, list | tuple) or not isinstance(kwargs, Mapping) or not isinstance(rest, Mapping | None):
+        raise Unreadable("its arguments are of wrong types")
+
+
 def _check_identity(headers: Mapping[str, Any]) -> None:
     # An older protocol has both in the body, where Celery itself looks.
     if "task" not in headers:
