@@ -50,9 +50,13 @@ class PenstockApp(Celery):
         A task that names no queue goes to its endpoint's lane.
         """
         sent = super().send_task(name, args, kwargs, **options)
-        if self._bell is not None:
-            self._bell.ring([_queue_of(name, args, kwargs, options)])
+        self.ring([_queue_of(name, args, kwargs, options)])
         return sent
+
+    def ring(self, queues: Sequence[str]) -> None:
+        """Wake workers for messages that were published otherwise than by ``send_task``."""
+        if self._bell is not None:
+            self._bell.ring(queues)
 
 
 app = PenstockApp(

@@ -60,7 +60,7 @@ def apply_command_line(sender: Any, **_: Any) -> None:
         return
     context = click.get_current_context(silent=True)
     given = context.params if context else {}
-    sender.told_queues = _names(given.get("queues"))
+    sender.chosen_queues = _names(given.get("queues"))
     sender.excluded_queues = frozenset(_names(given.get("exclude_queues")) or ())
     # Celery reads an explicit ``-P prefork`` as "the default", and so takes the configured pool.
     if context and _explicit(context, "pool") and sender.pool_cls is TaskPool:

@@ -18,7 +18,7 @@ from penstock.config.names import LANE_QUEUES, endpoint_quotas_key, lane_key, op
 from penstock.config.redis import connect_async
 from penstock.config.settings import load_settings
 from penstock.workers.broker.bells import ring
-from penstock.workers.broker.feed import AT_ONCE, FIRST_MESSAGES, Feed, Taken, share
+from penstock.workers.broker.feed import AT_ONCE, FIRST_MESSAGES, MessageFeed, Taken, share
 from penstock.workers.broker.leases import Leases
 from penstock.workers.broker.selection import Selection
 from penstock.workers.lanes.constants import FORMAT
@@ -290,7 +290,7 @@ class Taker:
         self.held: list[Taken] = []
         self.leases = Leases(valkey.client, load_settings().key_prefix, 3600.0, 20.0, self._ended)
         self.redis = connect_async(valkey.url)
-        self.feed = Feed(runtime(), self.redis, self.leases, selection, lambda: limit, self.held.append)
+        self.feed = MessageFeed(runtime(), self.redis, self.leases, selection, lambda: limit, self.held.append)
         self.leases.start()
         self.loop = asyncio.get_running_loop()
         self.task = self.loop.create_task(self.feed.run())

@@ -65,7 +65,7 @@ class Taken:
     raw: bytes
 
 
-class Feed:
+class MessageFeed:
     """The loop.
 
     Args:

@@ -21,7 +21,7 @@ from penstock.config.names import parse_queue
 from penstock.config.redis import connect, connect_async, is_redis
 from penstock.workers.broker.dead_letters import set_apart
 from penstock.workers.broker.delayed import set_aside
-from penstock.workers.broker.feed import Feed, Taken
+from penstock.workers.broker.feed import MessageFeed, Taken
 from penstock.workers.broker.leases import Leases
 from penstock.workers.broker.message import LeaseChannel, Unreadable, check_body, read_id, read_message
 from penstock.workers.broker.selection import Selection
@@ -51,14 +51,14 @@ class Feeder(bootsteps.StartStopStep):
         settings = runtime().settings
         self._settings, self._url = settings, urls(settings).broker
         controller = consumer.controller
-        told = getattr(controller, "told_queues", None)
-        self.selection = Selection(settings.key_prefix, told, getattr(controller, "excluded_queues", ()))
+        chosen = getattr(controller, "chosen_queues", None)
+        self.selection = Selection(settings.key_prefix, chosen, getattr(controller, "excluded_queues", ()))
         consumer.feeder = self
         self._handler: Any = None
         self._consumer: Any = None
         self._leases: Leases | None = None
         self._task: asyncio.Task[None] | None = None
-        self._feed: Feed | None = None
+        self._feed: MessageFeed | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def include_if(self, consumer: Any) -> bool:
@@ -115,7 +115,7 @@ class Feeder(bootsteps.StartStopStep):
         if self._feed is None:
             client = connect_async(self._url)
             at_close(client.aclose)
-            self._feed = Feed(runtime(), client, self._leases, self.selection, self._limit, self._deliver)
+            self._feed = MessageFeed(runtime(), client, self._leases, self.selection, self._limit, self._deliver)
             self._client = client
         self._task = asyncio.get_running_loop().create_task(self._feed.run(), name="penstock-feed")
 

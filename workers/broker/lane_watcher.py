@@ -33,4 +33,4 @@ class LaneWatcher(bootsteps.StartStopStep):
 
     def include_if(self, consumer: Any) -> bool:
         """Leave the step out where the feeder takes messages, and of a worker that was told its queues."""
-        return not is_redis(urls(load_settings()).broker) and not getattr(consumer.controller, "told_queues", None)
+        return not is_redis(urls(load_settings()).broker) and not getattr(consumer.controller, "chosen_queues", None)

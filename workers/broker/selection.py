@@ -14,13 +14,13 @@ class Selection:
 
     Args:
         prefix: of all keys; a queue may be named with it or without.
-        told: queues that the worker was told to serve (``-Q``), None for all.
+        chosen: queues that the worker was told to serve (``-Q``), None for all.
         excluded: queues that it was told to leave out (``-X``).
     """
 
-    def __init__(self, prefix: str, told: Iterable[str] | None = None, excluded: Iterable[str] = ()) -> None:
+    def __init__(self, prefix: str, chosen: Iterable[str] | None = None, excluded: Iterable[str] = ()) -> None:
         self._prefix = prefix
-        self._told = None if told is None else {self.bare(queue) for queue in told}
+        self._chosen = None if chosen is None else {self.bare(queue) for queue in chosen}
         self._excluded = {self.bare(queue) for queue in excluded}
 
     def bare(self, queue: str) -> str:
@@ -31,15 +31,15 @@ class Selection:
         """Serve a queue."""
         name = self.bare(queue)
         self._excluded.discard(name)
-        if self._told is not None:
-            self._told.add(name)
+        if self._chosen is not None:
+            self._chosen.add(name)
 
     def cancel(self, queue: str) -> None:
         """Serve a queue no more."""
         name = self.bare(queue)
         self._excluded.add(name)
-        if self._told is not None:
-            self._told.discard(name)
+        if self._chosen is not None:
+            self._chosen.discard(name)
 
     @property
     def excluded(self) -> frozenset[str]:
@@ -51,11 +51,11 @@ class Selection:
 
         A lane that it was told to serve brings its operations along.
         """
-        if self._told is None:
+        if self._chosen is None:
             return None
-        lanes = [lane[0] for queue in self._told if (lane := parse_queue(queue)) is not None]
+        lanes = [lane[0] for queue in self._chosen if (lane := parse_queue(queue)) is not None]
         operations = {operations_queue(lane) for lane in lanes}
-        return sorted((self._told | operations) - self._excluded, key=lambda queue: (queue.endswith(".bulk"), queue))
+        return sorted((self._chosen | operations) - self._excluded, key=lambda queue: (queue.endswith(".bulk"), queue))
 
     def known(self, endpoints: Iterable[Endpoint]) -> list[str]:
         """Return the queues that this worker serves of those that are known: the endpoints' own, and the fixed ones."""

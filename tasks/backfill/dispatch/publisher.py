@@ -15,6 +15,7 @@ from kombu.messaging import Producer
 
 from penstock.config.names import BULK, EMBED_TASK, queue_name
 from penstock.tasks.backfill.plan.batch import Batch
+from penstock.workers.app import PenstockApp
 from penstock.workers.task import describe
 
 MESSAGES_A_ROUND_TRIP = 32
@@ -51,6 +52,7 @@ class BatchPublisher:
             with producer.batch(MESSAGES_A_ROUND_TRIP):
                 for batch in batches:
                     self._publish(producer, batch)
+            self._ring()
         except self._errors() as exc:
             self.close()
             raise NotSent(str(exc)) from exc
@@ -61,6 +63,11 @@ class BatchPublisher:
             with suppress(Exception):  # it may be broken already, and is not wanted any more
                 self._connection.release()
         self._connection = self._producer = None
+
+    def _ring(self) -> None:
+        """Wake workers, where the app knows how: they would look by themselves only once a second."""
+        if isinstance(self._app, PenstockApp):
+            self._app.ring([self.queue])
 
     def _errors(self) -> tuple[type[Exception], ...]:
         transports: tuple[type[Exception], ...] = ()
