@@ -35,9 +35,6 @@ ALLOWED = {
     "post_config": "the handler of an HTTP POST",
     "MESSAGES_A_ROUND_TRIP": "a round trip is the field's word",
     "RESULTS_A_ROUND_TRIP": "a round trip is the field's word",
-    "ROUND_TRIPS": "a round trip is the field's word",
-    "round_trip_s": "a round trip is the field's word",
-    "_round_trip_ms": "a round trip is the field's word",
     "members": "of a class of characters, in regular expressions",
     "conversations": "Azure's 'on your data' answers hold conversations of messages",
 }

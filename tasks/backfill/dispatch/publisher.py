@@ -63,11 +63,6 @@ class BatchPublisher:
                 self._connection.release()
         self._connection = self._producer = None
 
-    def _ring(self) -> None:
-        """Wake workers, where the app knows how: they would look by themselves only once a second."""
-        if isinstance(self._app, PenstockApp):
-            self._app.ring([self.queue])
-
     def _errors(self) -> tuple[type[Exception], ...]:
         transports: tuple[type[Exception], ...] = ()
         if self._connection is not None:
