@@ -83,7 +83,7 @@ def read_dead(client: redis.Redis, prefix: str, queues: Collection[str]) -> list
 def requeue(client: redis.Redis, prefix: str, dead: DeadMessage) -> bool:
     """Put a dead message on its queue again, as it was. Returns whether it was still there, and could be."""
     keys = [dead_messages_key(prefix), queue_key(prefix, dead.queue)]
-    done = script(client, "broker/revive")(keys=keys, args=[dead.entry, dead.raw]) == 1
+    done = bool(script(client, "broker/revive")(keys=keys, args=[dead.entry, dead.raw]) == 1)
     if done:
         ring(client, prefix, [dead.queue])
     return done

@@ -222,7 +222,7 @@ class MessageFeed:
     async def _listen(self) -> None:
         keys = bells(self._prefix, self._selection.only())
         if keys:
-            await self._client.brpop(keys, timeout=IDLE_S)  # type: ignore[misc]
+            await self._client.brpop(keys, timeout=IDLE_S)
         else:
             await asyncio.sleep(IDLE_S)
 
@@ -255,9 +255,9 @@ class MessageFeed:
         version = self._runtime.endpoints.version
         if version == self._mapped:
             return
-        quotas = {endpoint.inference_id: endpoint.quota for endpoint in endpoints}
+        quotas: dict[Any, Any] = {endpoint.inference_id: endpoint.quota for endpoint in endpoints}
         if quotas:
-            await self._client.hset(endpoint_quotas_key(self._prefix), mapping=quotas)  # type: ignore[misc]
+            await self._client.hset(endpoint_quotas_key(self._prefix), mapping=quotas)
         self._mapped = version
 
 

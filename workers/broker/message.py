@@ -68,7 +68,7 @@ def read_message(raw: bytes, tag: str, queue: str, channel: LeaseChannel, accept
         delivery_info=info, postencode="utf-8", accept=accept, channel=channel,
     )  # fmt: skip
     if message.errors:  # kombu decompresses at once, and keeps what went wrong
-        raise Unreadable(f"its body cannot be decompressed ({message.errors[0][0].__name__})")
+        raise Unreadable(f"its body cannot be decompressed ({type(message.errors[0][1]).__name__})")
     return message
 
 
