@@ -265,7 +265,7 @@ def test_a_finished_task_that_is_delivered_again_is_not_run_again(task_client: T
     task_client.check(result, ["once"])
 
 
-def test_remote_control_works_over_our_transport(task_client: TaskClient) -> None:
+def test_remote_control_works_beside_the_feeder(task_client: TaskClient) -> None:
     name = task_client.stage.workers[0].name
     only = {"destination": [name], "timeout": 10, "limit": 1}
     assert task_client.bench.app.control.broadcast("ping", reply=True, **only) == [{name: {"ok": "pong"}}]

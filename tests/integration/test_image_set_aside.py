@@ -28,7 +28,7 @@ def client(valkey: ValkeyServer) -> Iterator[redis.Redis]:
 
 
 def take(client: redis.Redis, tag: str) -> None:
-    """Put a message in flight, as the transport's script does."""
+    """Put a message in flight, as the taking script does."""
     message = {"body": "e30=", "headers": {"id": "task"}, "properties": {"delivery_tag": tag}}
     client.zadd("t:unacked_index", {tag: time.time()})
     client.hset("t:unacked", tag, json.dumps([message, "", "penstock.pictures.interactive"]))
