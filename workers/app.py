@@ -18,7 +18,7 @@ from penstock.config.settings import load_settings
 from penstock.workers import boot
 from penstock.workers.broker.bells import Bell
 from penstock.workers.embedded.broker import urls
-from penstock.workers.pool.loop import off_the_loop
+from penstock.workers.pool.loop import off_the_loop, running_in_pool
 from penstock.workers.results import codec
 from penstock.workers.results.backend import backend_url
 
@@ -50,6 +50,8 @@ class PenstockApp(Celery):
 
         A task that names no queue goes to its endpoint's lane.
         """
+        if not running_in_pool():
+            return self._send(name, args, kwargs, **options)
         return off_the_loop(self._send, name, args, kwargs, **options)
 
     def _send(self, name: str, args: Any, kwargs: Any, **options: Any) -> Any:

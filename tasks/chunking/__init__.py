@@ -8,7 +8,7 @@ sentences are ICU's with the root locale.
 from __future__ import annotations
 
 from penstock.tasks.chunking.boundaries.word_count import count_words
-from penstock.tasks.chunking.dispatch import chunk_text
+from penstock.tasks.chunking.dispatch import chunk_text, try_chunks
 from penstock.tasks.chunking.parameters import ChunkingInvalid, PatternTooSlow
 from penstock.tasks.chunking.recursive import recursive_chunks
 from penstock.tasks.chunking.sentence import sentence_chunks
@@ -23,5 +23,6 @@ __all__ = [
     "count_words",
     "recursive_chunks",
     "sentence_chunks",
+    "try_chunks",
     "word_chunks",
 ]

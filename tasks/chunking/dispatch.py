@@ -6,13 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.config.endpoints.chunking import DEFAULT
-from penstock.tasks.chunking.parameters import ChunkingInvalid, no_text
+from penstock.tasks.chunking.parameters import ChunkingInvalid, PatternTooSlow, no_text
 from penstock.tasks.chunking.recursive import recursive_chunks
 from penstock.tasks.chunking.sentence import sentence_chunks
 from penstock.tasks.chunking.separators import SEPARATOR_GROUPS
 from penstock.tasks.chunking.word import word_chunks
 
 STRATEGIES = ("sentence", "word", "recursive", "none")
+
+
+def try_chunks(text: str, chunking_settings: Mapping[str, Any]) -> list[tuple[int, int]] | PatternTooSlow:
+    """As ``chunk_text``; what is the text's own trouble is returned, so that others go on."""
+    try:
+        return chunk_text(text, chunking_settings)
+    except PatternTooSlow as exc:
+        return exc
 
 
 def chunk_text(text: str, chunking_settings: Mapping[str, Any] | None = None) -> list[tuple[int, int]]:

@@ -54,7 +54,7 @@ def check(client: redis.Redis, *, at_rest: bool = False) -> set[KeyName]:
     entries = keys_of(client)
     assert [key for key, entry in entries.items() if entry is None] == []
     for key, entry in entries.items():
-        kind, ttl = str(client.type(key)), int(client.ttl(key))
+        kind, ttl = str(client.type(key)), int(client.pttl(key))
         if entry is not None and kind != "none":  # it may have gone meanwhile
             assert TYPES.get(kind, kind) == entry.kind, key
             assert not at_rest or ttl == -2 or (ttl > 0) == entry.expires, f"{key}: {ttl}"

@@ -13,13 +13,13 @@ import redis.asyncio
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import ConfigurationError, FormatTooNew
-from penstock.config.names import lane_key
+from penstock.config.names import endpoint_quotas_key, lane_key, queue_key, queue_name
 from penstock.config.settings import load_settings
 from penstock.workers.lanes.constants import FORMAT
 from penstock.workers.lanes.limiter import Limiter, UsageReport, change_lane, unpark_changed
 from penstock.workers.lanes.scripts import by_name, run_blocking
 from penstock.workers.lanes.status import read_lane
-from penstock.workers.lua import script
+from support.taking import take
 from support.valkey import ValkeyServer
 
 PREFIX = "format:"
@@ -79,10 +79,10 @@ def test_a_lane_of_the_version_before_keeps_all_that_it_knew_by_todays_names(cli
 
 def test_it_is_converted_once_whoever_comes_first(client: redis.Redis, valkey: ValkeyServer) -> None:
     client.hset(lane_key(PREFIX, "q"), mapping={**OLD, "cool": time.time() * 1000 + 60_000})
-    client.lpush("queue", '{"properties": {"delivery_tag": "t"}}')
-    keys = ["unacked_index", "unacked", "holder", "queue", lane_key(PREFIX, "q")]
-    index, wait = script(client, "broker/take")(keys=keys, args=[150, 1000, "queue", "bulk"])
-    assert (index, int(wait) > 50_000) == (0, True)
+    client.hset(endpoint_quotas_key(PREFIX), "docs", "q")
+    client.lpush(queue_key(PREFIX, queue_name("docs")), '{"properties": {"delivery_tag": "t"}}')
+    seen = take(client, PREFIX, only=[queue_name("docs")])
+    assert (seen.taken, seen.wait_ms) == ([], 1000), "it is looked at again each second, and cools"
     before = raw(client)
     assert before["format"] == str(FORMAT)
     look(client)

@@ -23,9 +23,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
+import orjson
+import zstandard
+
 from penstock.config.errors import JobError
 from penstock.config.formats import FIELD, LEDGER
-from penstock.tasks.backfill.plan.batch import DIGEST_BYTES, Batch, DeadLetter, OutputRow, Plan, Position, unpack
+from penstock.tasks.backfill.plan.batch import DIGEST_BYTES, Batch, DeadLetter, OutputRow, Plan, Position
 
 # ``echoes`` is what ledgers of format 1 call duplicates whose vectors are still to come.
 _SCHEMA = """
@@ -223,7 +226,7 @@ class Ledger:
                     batch = plan.batch
                     self._db.execute(
                         "INSERT INTO batches (number, task, digests, body) VALUES (?, ?, ?, ?)",
-                        (batch.number, batch.task_id, batch.digests, batch.pack()),
+                        (batch.number, batch.task_id, batch.digests, pack(batch)),
                     )
                 self._db.executemany(
                     "INSERT INTO echoes (batch, text, ordinal, id, chunk, start, stop) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -393,3 +396,16 @@ def _unresolved(
     row = array("i", rows)[text]
     failure = TextFailure(*json.loads(failures)[str(text)]) if failures and row < 0 else None
     return Unresolved(key, OutputRow(ordinal, doc, chunk, start, stop), -1 if shard is None else shard, row, failure)
+
+
+def pack(batch: Batch) -> bytes:
+    """Return what else a batch holds than number, task and digests."""
+    body = orjson.dumps([batch.texts, list(zip(*batch.output_rows, strict=True)), batch.which, batch.size])
+    packed: bytes = zstandard.ZstdCompressor(level=1).compress(body)
+    return packed
+
+
+def unpack(number: int, task_id: str, digests: bytes, body: bytes) -> Batch:
+    """Return a batch again."""
+    texts, columns, which, size = orjson.loads(zstandard.ZstdDecompressor().decompress(body))
+    return Batch(number, task_id, texts, [OutputRow(*row) for row in zip(*columns, strict=True)], which, size, digests)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
-import orjson
-import zstandard
-
+#: Of what a text is known by.
 DIGEST_BYTES = 16
 
 
@@ -78,22 +75,6 @@ class Batch:
     which: Sequence[int]
     size: int
     digests: bytes = field(repr=False)
-
-    def pack(self) -> bytes:
-        """Return it as bytes for the ledger, without number, id and digests."""
-        body = orjson.dumps([self.texts, list(zip(*self.output_rows, strict=True)), self.which, self.size])
-        return zstandard.ZstdCompressor(level=1).compress(body)
-
-
-def unpack(number: int, task_id: str, digests: bytes, body: bytes) -> Batch:
-    """Return a batch from what the ledger holds."""
-    texts, columns, which, size = orjson.loads(zstandard.ZstdDecompressor().decompress(body))
-    return Batch(number, task_id, texts, [OutputRow(*row) for row in zip(*columns, strict=True)], which, size, digests)
-
-
-def digest(data: bytes) -> bytes:
-    """Return the 16 bytes by which a text is known: BLAKE2b, wide enough that two texts never share them."""
-    return blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
 def name_task(job: UUID, number: int, digests: bytes) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from penstock.tasks.backfill.plan.planner import Chunked, Spans
 from penstock.tasks.backfill.sources import Document, InvalidRow, Row
-from penstock.tasks.chunking import PatternTooSlow, chunk_text
+from penstock.tasks.chunking import PatternTooSlow, try_chunks
 
 PATIENCE_S = 2.0
 """Seconds of chunking, while the lane waits for texts, after which other processes are started. Starting them takes
@@ -54,9 +54,9 @@ class Chunker:
                 yield row, ()
                 continue
             started = time.perf_counter()
-            cut = _cut_text(row.text, settings)
+            cut = try_chunks(row.text, settings)
             self._spent += time.perf_counter() - started
-            yield _chunked(row, cut)
+            yield (_refused(row, cut) if isinstance(cut, PatternTooSlow) else (row, cut))
             if self._spent > PATIENCE_S and self._starved():
                 break
         yield from self._cut_elsewhere(rows, settings)
@@ -93,24 +93,19 @@ def _blocks(first: Row, rows: Iterator[Row]) -> Iterator[list[Row]]:
 def _joined(block: Sequence[Row], future: Future[list[Cut]]) -> Iterator[Chunked]:
     cuts = iter(future.result())
     for row in block:
-        yield (row, ()) if isinstance(row, InvalidRow) else _chunked(row, next(cuts))
+        if isinstance(row, InvalidRow):
+            yield row, ()
+            continue
+        cut = next(cuts)
+        yield (_refused(row, cut) if isinstance(cut, PatternTooSlow) else (row, cut))
 
 
-def _chunked(row: Document, cut: Cut) -> Chunked:
-    if isinstance(cut, PatternTooSlow):
-        return InvalidRow(row.ordinal, row.id, cut.code, str(cut), row.mark), ()
-    return row, cut
+def _refused(row: Document, why: PatternTooSlow) -> Chunked:
+    return InvalidRow(row.ordinal, row.id, why.code, str(why), row.mark), ()
 
 
 def _cut_block(texts: Sequence[str], settings: Mapping[str, Any]) -> list[Cut]:
-    return [_cut_text(text, settings) for text in texts]
-
-
-def _cut_text(text: str, settings: Mapping[str, Any]) -> Cut:
-    try:
-        return chunk_text(text, settings)
-    except PatternTooSlow as exc:  # the text's own trouble: other rows go on
-        return exc
+    return [try_chunks(text, settings) for text in texts]
 
 
 def _end_with_parent() -> None:

@@ -41,10 +41,10 @@ class Feed:
             if not self._ready:
                 return None
             plan = self._ready.popleft()
-            self._bytes -= _size(plan)
+            if isinstance(plan, BaseException):
+                raise plan
+            self._bytes -= plan.batch.size if plan.batch is not None else 0
             self._changed.notify()
-        if isinstance(plan, BaseException):
-            raise plan
         self.finished = plan.last
         return plan
 
@@ -59,22 +59,20 @@ class Feed:
     def _work(self, plans: Iterator[Plan]) -> None:
         try:
             for plan in plans:
-                if not self._put(plan):
-                    return
+                with self._changed:
+                    if not self._wait_for_room():
+                        return
+                    self._ready.append(plan)
+                    self._bytes += plan.batch.size if plan.batch is not None else 0
         except BaseException as exc:
-            self._put(exc)
+            with self._changed:
+                if self._wait_for_room():
+                    self._ready.append(exc)
 
-    def _put(self, plan: Plan | BaseException) -> bool:
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._has_room())
-            if not self._stopped:
-                self._ready.append(plan)
-                self._bytes += _size(plan)
-            return not self._stopped
+    def _wait_for_room(self) -> bool:
+        """Wait until there is room, False when nothing more is wanted."""
+        self._changed.wait_for(lambda: self._stopped or self._has_room())
+        return not self._stopped
 
     def _has_room(self) -> bool:
         return not self._ready or (len(self._ready) < PLANS_AHEAD and self._bytes < BYTES_AHEAD)
-
-
-def _size(plan: Plan | BaseException) -> int:
-    return plan.batch.size if isinstance(plan, Plan) and plan.batch is not None else 0

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.config.endpoints.services import Caps
-from penstock.tasks.backfill.plan.batch import Batch, Plan, Position, digest, name_task, unpack
-from penstock.tasks.backfill.plan.planner import Chunked, Planner
+from penstock.tasks.backfill.ledger.ledger import pack, unpack
+from penstock.tasks.backfill.plan.batch import Batch, Plan, Position, name_task
+from penstock.tasks.backfill.plan.planner import Chunked, Planner, digest
 from penstock.tasks.backfill.plan.seen import Seen
 from penstock.tasks.backfill.sources import Document, InvalidRow
 
@@ -150,7 +151,7 @@ def test_a_task_is_named_by_its_job_its_number_and_its_texts() -> None:
 def test_a_batch_comes_back_from_the_ledger_as_it_was(corpus: list[str | None], width: int) -> None:
     for each in plan(corpus, width):
         if batch := each.batch:
-            assert unpack(batch.number, batch.task_id, batch.digests, batch.pack()) == batch
+            assert unpack(batch.number, batch.task_id, batch.digests, pack(batch)) == batch
 
 
 @given(st.lists(st.integers(0, 60), max_size=300), st.integers(4, 40))
