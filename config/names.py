@@ -120,9 +120,7 @@ UNACKED_INDEX = KeyName(
 HOLDERS = KeyName("in-flight", "hash", "emptied", "workers (take.lua)", "delivery tag: the queue that it came from")
 DUE = KeyName("due", "sorted set", "emptied", "workers (set_aside.lua)", '"tag queue" by when it is due, ms')
 DUE_MESSAGES = KeyName("due-messages", "hash", "emptied", "workers (set_aside.lua)", '"tag queue": message set aside')
-BELL = KeyName(
-    "bell:{queue}", "list", "expires", "publishers, who puts one back", "a mark for each new message"
-)
+BELL = KeyName("bell:{queue}", "list", "expires", "publishers, who puts one back", "a mark for each new message")
 
 COMMON_BELL = KeyName(
     "bell", "list", "expires", "publishers, and who puts a message back", "a mark for each new message"

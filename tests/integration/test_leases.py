@@ -184,6 +184,7 @@ def test_a_message_handed_back_is_the_next_to_be_taken_and_says_so(
     broker.client.lpush(f"{PREFIX}{QUEUE}", dumps({"headers": {"id": "later"}}))
     held = leases()
     held.hold("a", QUEUE)
+    held.begin("a")
     held.put_back("a")
     held.flush()
     first, second = broker.waiting()
@@ -194,6 +195,18 @@ def test_a_message_handed_back_is_the_next_to_be_taken_and_says_so(
     assert broker.client.llen(f"{PREFIX}bell:{QUEUE}") == 1, "those who wait are told"
     assert broker.client.llen(f"{PREFIX}bell") == 1
     assert broker.client.zrange(f"{PREFIX}work:interactive", 0, -1) == [QUEUE.encode()]
+
+
+def test_a_message_that_has_not_begun_goes_back_as_it_came(broker: Broker, leases: Callable[..., Leases]) -> None:
+    broker.take("a")
+    held = leases()
+    held.hold("a", QUEUE)
+    held.put_back("a")
+    held.flush()
+    (message,) = broker.waiting()
+    assert "redelivered" not in message["headers"]
+    assert "delivery_info" not in message["properties"]
+    assert message["properties"]["delivery_tag"] != "a"
 
 
 def test_a_message_is_handed_back_once(broker: Broker, leases: Callable[..., Leases]) -> None:

@@ -195,6 +195,7 @@ class Feeder(bootsteps.StartStopStep):
         assert self._leases is not None
         try:
             check_body(message)
+            self._leases.begin(taken.tag)
             self._handler(message)
         except Exception as exc:
             why = str(exc) if isinstance(exc, Unreadable) else f"Celery cannot handle it ({type(exc).__name__})"

@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -59,7 +59,8 @@ class Leases:
         self._queues: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
         self._acks: set[str] = set()
-        self._returns: set[str] = set()
+        self._begun: set[str] = set()
+        self._returns: dict[str, bool] = {}
         self._lock = threading.Lock()
         self._client: redis.Redis | None = None
         self._thread: threading.Thread | None = None
@@ -76,6 +77,11 @@ class Leases:
         with self._lock:
             self._queues[tag] = queue
             self._counts[queue] += 1
+
+    def begin(self, tag: str) -> None:
+        """Note that a message's task is about to run: put back from now on, it comes as delivered again."""
+        with self._lock:
+            self._begun.add(tag)
 
     def holds(self, tag: str) -> bool:
         """Whether this process has the message in flight."""
@@ -97,6 +103,7 @@ class Leases:
     def drop(self, tag: str) -> None:
         """Forget a message: it has ended, or somebody else has it, or shall have it."""
         with self._lock:
+            self._begun.discard(tag)
             queue = self._queues.pop(tag, None)
             if queue is not None:
                 self._counts[queue] -= 1
@@ -114,7 +121,7 @@ class Leases:
     def put_back(self, tag: str) -> None:
         """Put a message in flight on its queue again, as the next to be taken. Does not wait."""
         with self._lock:
-            self._returns.add(tag)
+            self._returns[tag] = tag in self._begun
         self.drop(tag)
         self._wake.set()
 
@@ -152,7 +159,7 @@ class Leases:
     def flush(self) -> None:
         """Deliver acknowledgements, and put back what was handed back."""
         with self._lock:
-            acks, returns = list(self._acks), list(self._returns)
+            acks, returns = list(self._acks), dict(self._returns)
         if acks:
             self._forget(acks)
             with self._lock:
@@ -160,7 +167,8 @@ class Leases:
         if returns:
             self._restore(returns)
             with self._lock:
-                self._returns.difference_update(returns)
+                for tag in returns:
+                    self._returns.pop(tag, None)
 
     def renew(self) -> None:
         """Renew every lease now."""
@@ -177,16 +185,17 @@ class Leases:
             self.keys[0], "-inf", before, byscore=True, offset=0, num=LAPSED_AT_ONCE, withscores=True
         )
         scores = {_str(tag): score for tag, score in lapsed}
-        return self._restore(list(scores), scores) if scores else 0
+        return self._restore(dict.fromkeys(scores, True), scores) if scores else 0
 
-    def _restore(self, tags: Sequence[str], scores: dict[str, float] | None = None) -> int:
+    def _restore(self, tags: Mapping[str, bool], scores: Mapping[str, float] | None = None) -> int:
+        """Put messages back; ``tags`` says of each whether its task may have begun."""
         client, queues = self._redis(), []
-        kept: Any = client.hmget(self.keys[1], tags)
-        for tag, raw in zip(tags, kept, strict=True):
+        kept: Any = client.hmget(self.keys[1], list(tags))
+        for (tag, begun), raw in zip(tags.items(), kept, strict=True):
             if raw is None:
                 self._forget([tag])
                 continue
-            queue, message = _again(raw)
+            queue, message = _again(raw, begun)
             arguments = [tag, message, repr(scores[tag]) if scores else ""]
             if script(client, "broker/restore")(keys=[*self.keys, f"{self._prefix}{queue}"], args=arguments):
                 queues.append(queue)
@@ -209,16 +218,17 @@ class Leases:
         return self._client
 
 
-def _again(raw: bytes) -> tuple[str, str | bytes]:
-    """Return a leased message's queue, and the message as it shall stand there: known to be delivered again.
+def _again(raw: bytes, begun: bool) -> tuple[str, str | bytes]:
+    """Return a leased message's queue, and the message as it shall stand there: if it has begun, as delivered again.
 
     A message that cannot be read is put back as it is; whoever takes it next says what is wrong with it.
     """
     try:
         message, _, queue = loads(raw.decode())
-        message.setdefault("headers", {})["redelivered"] = True
         properties = message.setdefault("properties", {})
-        properties.setdefault("delivery_info", {})["redelivered"] = True
+        if begun:
+            message.setdefault("headers", {})["redelivered"] = True
+            properties.setdefault("delivery_info", {})["redelivered"] = True
         # A new tag: the one who had it until now, if he lives after all, can no longer acknowledge it.
         properties["delivery_tag"] = str(uuid4())
         return queue, dumps(message)
