@@ -24,7 +24,7 @@ def app() -> Celery:
 
 
 def test_a_coroutine_function_is_a_task_called_directly_and_eagerly(app: Celery) -> None:
-    @app.task(bind=True)
+    @app.task(bind=True, shared=False)
     async def double(self: Any, number: int) -> tuple[int, bool]:
         """Doubles."""
         await asyncio.sleep(0)
@@ -39,10 +39,10 @@ def test_a_synchronous_body_is_taken_to_block_unless_it_says_otherwise(app: Cele
     @app.task
     def sleepy() -> None: ...
 
-    @app.task(blocking=False)
+    @app.task(blocking=False, shared=False)
     def quick() -> None: ...
 
-    @app.task(blocking=True)
+    @app.task(blocking=True, shared=False)
     async def odd() -> None: ...
 
     assert (sleepy.blocking, quick.blocking, odd.blocking) == (True, False, True)
@@ -87,7 +87,7 @@ def celerys_retry_limit() -> RuntimeError:
 def test_a_broker_that_takes_no_task_is_an_error_of_ours_and_of_celerys(
     app: Celery, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @app.task(name="penstock.embed", base=LaneTask)
+    @app.task(name="penstock.embed", base=LaneTask, shared=False)
     def embed(texts: Any, endpoint_id: str) -> None: ...
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -101,7 +101,7 @@ def test_a_broker_that_takes_no_task_is_an_error_of_ours_and_of_celerys(
 
 
 def test_other_errors_of_sending_stay_what_they_are(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
-    @app.task(name="penstock.embed", base=LaneTask)
+    @app.task(name="penstock.embed", base=LaneTask, shared=False)
     def embed(texts: Any, endpoint_id: str) -> None: ...
 
     def refuse(*_: Any, **__: Any) -> None:
