@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at leases that have run out.
 LOOK_S = 1.0
+#: Seconds for which what has ended is gathered, so that it is told to the broker together.
+GATHER_S = 0.01
 #: Leases that have run out, put back in one look.
 LAPSED_AT_ONCE = 100
 
@@ -139,7 +141,8 @@ class Leases:
     def _work(self) -> None:
         renewed_at = looked_at = time.monotonic()
         while True:
-            self._wake.wait(min(self._heartbeat_s, LOOK_S))
+            if self._wake.wait(min(self._heartbeat_s, LOOK_S)) and not self._closing:
+                time.sleep(GATHER_S)
             self._wake.clear()
             closing, now = self._closing, time.monotonic()
             try:
