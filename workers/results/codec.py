@@ -37,10 +37,10 @@ from penstock.workers.results import format_1
 from penstock.workers.results.kinds import (
     ARRAY_TYPES,
     KINDS,
+    ArrayReader,
     array_from_json,
     array_to_json,
     little_endian,
-    read_array,
 )
 
 __all__ = ["ARRAY_TYPES", "MAGIC", "decode", "encode", "register"]
@@ -124,9 +124,9 @@ def _read(view: memoryview) -> tuple[int, Any]:
     start = _PREFIX.size + _HEAD.size
     if len(view) < start + length:
         raise ValueError("it is cut off")
-    decoder = _Decoder(view[start + length :])
-    value = decoder.unpack(view[start : start + length])
-    decoder.finish()
+    arrays = ArrayReader(view[start + length :])
+    value = _Decoder(arrays).unpack(view[start : start + length])
+    arrays.finish()
     return form, value
 
 
@@ -190,8 +190,8 @@ class _Encoder:
 
 
 class _Decoder:
-    def __init__(self, arrays: memoryview) -> None:
-        self.arrays, self.offset = arrays, 0
+    def __init__(self, arrays: ArrayReader) -> None:
+        self._arrays = arrays
 
     def unpack(self, data: bytes | memoryview) -> Any:
         return msgpack.unpackb(data, ext_hook=self._value, object_pairs_hook=_mapping, strict_map_key=False)
@@ -202,20 +202,10 @@ class _Decoder:
         fields = self.unpack(data)
         if code == _ARRAY:
             name, *shape = fields
-            return self._array(name, shape)
+            return self._arrays.next(name, shape)
         if code == _KOMBU:
             return kombu_json.object_hook(fields)
         return KINDS[chr(code)][2](fields)
-
-    def _array(self, name: str, shape: list[int]) -> NDArray[Any]:
-        # Decoding meets the mentions in the order of encoding, in which the arrays lie.
-        array = read_array(name, shape, self.arrays[self.offset :])
-        self.offset += array.nbytes
-        return array
-
-    def finish(self) -> None:
-        if self.offset != len(self.arrays):
-            raise ValueError(f"{len(self.arrays) - self.offset} bytes belong to no array")
 
 
 def _mapping(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -15,9 +15,8 @@ import struct
 from typing import Any
 
 from kombu.utils import json as kombu_json
-from numpy.typing import NDArray
 
-from penstock.workers.results.kinds import KINDS, read_array
+from penstock.workers.results.kinds import KINDS, ArrayReader
 
 _PREFIX = struct.Struct("<3sBBBI")
 
@@ -32,33 +31,24 @@ def read(view: memoryview) -> tuple[int, Any]:
     start = _PREFIX.size + tag_length
     if len(view) < start + length:
         raise ValueError("it is cut off")
-    decoder = _DecoderOfFormat1(bytes(view[_PREFIX.size : start]).decode(), view[start + length :])
+    arrays = ArrayReader(view[start + length :])
+    decoder = _DecoderOfFormat1(bytes(view[_PREFIX.size : start]).decode(), arrays)
     value = json.loads(bytes(view[start : start + length]), object_hook=decoder.hook)
-    decoder.finish()
+    arrays.finish()
     return form, value
 
 
 class _DecoderOfFormat1:
-    def __init__(self, tag: str, arrays: memoryview) -> None:
-        self.tag, self.arrays, self.offset = tag, arrays, 0
+    def __init__(self, tag: str, arrays: ArrayReader) -> None:
+        self.tag, self.arrays = tag, arrays
 
     def hook(self, found: dict[str, Any]) -> Any:
         if len(found) != 1 or self.tag not in found:
             return found
         kind, *fields = found[self.tag]
         if kind == "a":
-            return self._array(*fields)
+            return self.arrays.next(*fields)
         if kind == "k":
             marker, value = fields
             return kombu_json.object_hook({"__type__": marker, "__value__": value})
         return KINDS[kind][2](fields)
-
-    def _array(self, name: str, shape: list[int]) -> NDArray[Any]:
-        # JSON names arrays in the order in which they lie, for decoding meets them in the order of encoding.
-        array = read_array(name, shape, self.arrays[self.offset :])
-        self.offset += array.nbytes
-        return array
-
-    def finish(self) -> None:
-        if self.offset != len(self.arrays):
-            raise ValueError(f"{len(self.arrays) - self.offset} bytes belong to no array")

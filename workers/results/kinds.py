@@ -46,6 +46,28 @@ def read_array(name: str, shape: list[int], data: memoryview) -> NDArray[Any]:
     return np.frombuffer(data, dtype, count).reshape(shape).copy()
 
 
+class ArrayReader:
+    """Reads arrays that lie one after another: decoding meets their mentions in the order of encoding.
+
+    Args:
+        arrays: their bytes.
+    """
+
+    def __init__(self, arrays: memoryview) -> None:
+        self._arrays, self._offset = arrays, 0
+
+    def next(self, name: str, shape: list[int]) -> NDArray[Any]:
+        """Return a writable copy of the next array. Raises ValueError or LookupError."""
+        array = read_array(name, shape, self._arrays[self._offset :])
+        self._offset += array.nbytes
+        return array
+
+    def finish(self) -> None:
+        """Check that none is left. Raises ValueError."""
+        if self._offset != len(self._arrays):
+            raise ValueError(f"{len(self._arrays) - self._offset} bytes belong to no array")
+
+
 def array_to_json(array: NDArray[Any]) -> Fields:
     """Return an array as JSON's types."""
     little, name = little_endian(array)
