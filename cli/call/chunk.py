@@ -5,16 +5,15 @@ The text is split in this process by the task's own code: that needs no worker, 
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from penstock.cli import output
+from penstock.cli.call.stdin import read_text
 from penstock.cli.options import AsJson, InferenceId
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.registry import Registry
-from penstock.config.errors import InputInvalid
 from penstock.config.redis import connect, state_url
 from penstock.config.settings import load_settings
 
@@ -31,7 +30,7 @@ def command(
 
     Offsets count characters; words are counted as the chunking settings count them.
     """
-    content = _read_stdin() if text == "-" else text
+    content = read_text(text)
     from penstock.tasks.chunking.task import split
 
     chunks = split(content, _find(inference_id))
@@ -48,15 +47,6 @@ def _find(inference_id: str) -> Endpoint:
     settings = load_settings()
     with broker(settings) as urls, connect(state_url(urls.broker, urls.results)) as client:
         return Registry(client, settings).find(inference_id)
-
-
-def _read_stdin() -> str:
-    if sys.stdin.isatty():
-        output.note("reading the text from the terminal; Ctrl-D ends it")
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as exc:
-        raise InputInvalid(f"the text on stdin is not UTF-8 (byte {exc.start}): convert it first") from exc
 
 
 def _row(number: int, chunk: dict[str, Any]) -> list[Any]:

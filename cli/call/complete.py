@@ -10,7 +10,8 @@ import typer
 from celery.result import AsyncResult
 
 from penstock.cli import output
-from penstock.cli.call.task_client import PATIENCE_S, TaskClient, read_settings, read_text, task_client
+from penstock.cli.call.stdin import read_text
+from penstock.cli.call.task_client import PATIENCE_S, TaskClient, read_settings, task_client
 from penstock.cli.options import AsJson, InferenceId, VendorSettings
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import CutStream, InputInvalid

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from penstock.cli import output
-from penstock.cli.call.task_client import read_text, task_client
+from penstock.cli.call.stdin import read_text
+from penstock.cli.call.task_client import task_client
 from penstock.cli.options import InferenceId
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import InputInvalid

@@ -14,7 +14,8 @@ from celery.result import AsyncResult
 from rich.status import Status
 
 from penstock.cli import output
-from penstock.cli.call.task_client import read_settings, read_text, task_client
+from penstock.cli.call.stdin import read_text
+from penstock.cli.call.task_client import read_settings, task_client
 from penstock.cli.options import AsJson, InferenceId, VendorSettings
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType, load_service

@@ -6,7 +6,6 @@ With a broker configured the workers that run there do it; else a worker process
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -114,22 +113,6 @@ def task_client(inference_id: str, task_types: Sequence[TaskType]) -> Iterator[T
             with output.err.status("starting a worker ..."):
                 group = stack.enter_context(workers(1, settings, concurrency=CONCURRENCY, lanes=[inference_id]))
         yield TaskClient(endpoint, settings, group)
-
-
-def read_text(given: str) -> str:
-    """Return the text that an argument names: itself, or stdin for ``-``.
-
-    Raises:
-        InputInvalid: stdin is not UTF-8.
-    """
-    if given != "-":
-        return given
-    if sys.stdin.isatty():
-        output.note("reading from the terminal; Ctrl-D ends it")
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as exc:
-        raise InputInvalid(f"stdin is not UTF-8 (byte {exc.start}): convert it first") from exc
 
 
 def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
