@@ -231,10 +231,7 @@ class Limiter:
         await self._call(quota, "release", {"lease": lease})
 
     async def _call(self, quota: str, operation: str, arguments: Mapping[str, Any]) -> Slot:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         answer = await self._run(quota, operation, arguments)
-        self.rtt_s += (min(loop.time() - began, LONGEST_RTT_S) - self.rtt_s) * RTT_SMOOTHING
         if len(answer) > ANSWER:
             await self._learn(quota, answer, arguments)
         return _slot(answer, self._clock)
@@ -266,10 +263,13 @@ class Limiter:
 
     async def _run(self, quota: str, operation: str, arguments: Mapping[str, Any]) -> list[Any]:
         keys, args = call(self._prefix, quota, operation, arguments, self.clock_ms)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             answer: list[Any] = await self._scripts[script_of(operation)](keys=keys, args=args)
         except redis.ResponseError as exc:
             raise translated(exc, quota) from exc
+        self.rtt_s += (min(loop.time() - began, LONGEST_RTT_S) - self.rtt_s) * RTT_SMOOTHING
         return answer
 
 
