@@ -24,6 +24,11 @@ _SECRET_PARAMETERS = frozenset({"password", "ssl_password"})
 _SSL_REQUIREMENTS = {"CERT_REQUIRED": "required", "CERT_OPTIONAL": "optional", "CERT_NONE": "none"}
 
 
+def text(value: Any) -> str:
+    """Return a part of an answer as text, whether its client decodes or not."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
 def scheme_of(url: str) -> str:
     """Return a URL's scheme in lower case, empty when it has none."""
     scheme, mark, _ = url.strip().partition("://")

@@ -50,7 +50,7 @@ class PenstockApp(Celery):
 
         A task that names no queue goes to its endpoint's lane.
         """
-        if not running_in_pool():
+        if not running_in_pool():  # no loop is held up: the texts need not go through the pool
             return self._send(name, args, kwargs, **options)
         return off_the_loop(self._send, name, args, kwargs, **options)
 

@@ -1,6 +1,6 @@
 """A message in a worker's hands, as ``celery inspect`` and the worker's events show it: how much is in it, never what.
 
-Named by ``LaneTask`` by string, so that those who only send tasks import nothing of Celery's worker.
+Named by tasks by string, so that those who only send tasks import nothing of Celery's worker.
 """
 
 from __future__ import annotations
@@ -9,10 +9,22 @@ from typing import Any
 
 from celery.worker.request import Request
 
+from penstock.workers.broker.message import LeaseChannel
 from penstock.workers.task import describe
 
 
-class ShortRequest(Request):
+class LeasedRequest(Request):
+    """Celery's request, which says when its task begins: put back after that, its message comes as delivered again."""
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """Handle that the pool begins the task."""
+        channel = self.message.channel
+        if isinstance(channel, LeaseChannel):
+            channel.begin(self.message.delivery_tag)
+        super().on_accepted(pid, time_accepted)
+
+
+class ShortRequest(LeasedRequest):
     """Celery's request without its arguments: ``inspect active``, ``reserved``, ``scheduled`` and ``query_task`` would
     send whole documents to whoever asks.
 

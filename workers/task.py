@@ -40,6 +40,7 @@ class Task(celery.Task):
 
     abstract = True
     blocking = True
+    Request = "penstock.workers.request:LeasedRequest"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

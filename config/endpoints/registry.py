@@ -25,7 +25,7 @@ from penstock.config.endpoints.validation import load_spec, validate_endpoint
 from penstock.config.errors import ConfigurationError, EndpointInvalid, EndpointNotFound
 from penstock.config.formats import ENDPOINT_RECORD, FIELD
 from penstock.config.names import endpoint_quotas_key, endpoints_key, endpoints_salt_key, endpoints_version_key
-from penstock.config.redis import hide_password, translated
+from penstock.config.redis import hide_password, text, translated
 from penstock.config.settings import Settings
 
 
@@ -100,7 +100,7 @@ class Registry:
         """Return all endpoints by id. Secrets are decrypted when they are read: the list needs no key."""
         with translated(self._url):
             stored = cast("dict[Any, Any]", self._client.hgetall(self._key))
-            endpoints = {_text(name): self._built(_text(name), _text(record)) for name, record in stored.items()}
+            endpoints = {text(name): self._built(text(name), text(record)) for name, record in stored.items()}
             endpoints |= self._from_file()
         return [endpoints[inference_id] for inference_id in sorted(endpoints)]
 
@@ -125,7 +125,7 @@ class Registry:
         """Return a mark that changes whenever any endpoint changes, those of the file included: one GET and a stat."""
         with translated(self._url):
             mark = self._client.get(self._version_key)
-        return f"{_text(mark) if mark else '0'}.{self._file.read().mark}"
+        return f"{text(mark) if mark else '0'}.{self._file.read().mark}"
 
     def shown(self, endpoint: Endpoint) -> dict[str, Any]:
         """Return an endpoint as Elasticsearch's GET shows it: no secrets, the rate limit always."""
@@ -159,13 +159,13 @@ class Registry:
         record = self._client.hget(self._key, inference_id) if isinstance(inference_id, str) else None
         if record is None:
             raise self._not_found(inference_id)
-        return self._built(inference_id, _text(record))
+        return self._built(inference_id, text(record))
 
     def _built(self, inference_id: str, record: str) -> Endpoint:
         return from_record(inference_id, record, self._box, self._settings)
 
     def _not_found(self, inference_id: str) -> EndpointNotFound:
-        known = [_text(name) for name in cast("list[Any]", self._client.hkeys(self._key))]
+        known = [text(name) for name in cast("list[Any]", self._client.hkeys(self._key))]
         near = difflib.get_close_matches(str(inference_id), [*known, *self._file.read().endpoints], n=3)
         hint = f"did you mean {', '.join(near)}? " if near else ""
         return EndpointNotFound(
@@ -177,7 +177,7 @@ class Registry:
         """Return the version that a put replaces, 0 when there is none or it cannot be read."""
         record = self._client.hget(self._key, endpoint.inference_id)
         try:
-            old = json.loads(_text(record)) if record is not None else {}
+            old = json.loads(text(record)) if record is not None else {}
             ENDPOINT_RECORD.check(old.get(FIELD), endpoint.inference_id)
             task_type, version = old.get("task_type", endpoint.task_type), int(old.get("version", 0))
         except (ValueError, AttributeError, TypeError):
@@ -209,7 +209,7 @@ class Registry:
         if self._salt is None:
             key = endpoints_salt_key(self._settings.key_prefix)
             self._client.set(key, random.token_hex(32), nx=True)
-            self._salt = _text(self._client.get(key)).encode()
+            self._salt = text(self._client.get(key)).encode()
         return self._salt
 
     def _now(self) -> int:
@@ -219,10 +219,6 @@ class Registry:
 
     def _mark(self) -> str:
         return f"{self._now():x}-{random.token_hex(3)}"
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _address(client: redis.Redis) -> str:

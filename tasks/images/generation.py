@@ -59,7 +59,7 @@ class Generation:
         endpoint: whom to ask.
         delivery: the task's message.
         call: what to ask for.
-        wishes: what then.
+        options: how long it may take, and where the images go.
     """
 
     def __init__(

@@ -18,6 +18,7 @@ from celery import Celery
 from celery.app.amqp import AMQP
 from celery.worker.consumer import Consumer
 from celery.worker.control import active_queues
+from celery.worker.request import Request
 from kombu.message import Message
 from kombu.transport import redis as stock
 
@@ -43,6 +44,7 @@ SIGNATURES: list[tuple[Callable[..., Any], list[str]]] = [
     (Consumer.on_invalid_task, ["self", "body", "message", "exc"]),
     (Consumer.on_decode_error, ["self", "message", "exc"]),
     (active_queues, ["state"]),
+    (Request.on_accepted, ["self", "pid", "time_accepted"]),
     # Called.
     (Consumer.create_task_handler, ["self", "promise"]),
     (Consumer.call_soon, ["self", "p", "args", "kwargs"]),

@@ -18,9 +18,10 @@ from penstock.config.names import LANE_QUEUES, endpoint_quotas_key, lane_key, op
 from penstock.config.redis import connect_async
 from penstock.config.settings import load_settings
 from penstock.workers.broker.bells import ring
-from penstock.workers.broker.feed import AT_ONCE, FIRST_MESSAGES, MessageFeed, Taken, share
+from penstock.workers.broker.feed import AT_ONCE, FIRST_MESSAGES, MessageFeed, share
 from penstock.workers.broker.feeder import take_messages
 from penstock.workers.broker.leases import Leases
+from penstock.workers.broker.message import Taken
 from penstock.workers.broker.selection import Selection
 from penstock.workers.broker.sweep import Sweep
 from penstock.workers.lanes.constants import FORMAT
@@ -421,6 +422,21 @@ async def test_a_message_that_nobody_rang_for_is_found(start: Start, valkey: Val
         for queue in (bulk("quiet"), interactive("quiet"), "penstock", "penstock.chunk"):
             fill(client, queue, 1, rings=False)
         await taker.until(lambda: len(taker.held) == 4, "all are taken", 5)
+
+
+async def test_a_bell_that_rang_while_messages_were_taken_is_heeded(start: Start) -> None:
+    taker = await start()
+    feed = taker.feed
+    taker.task.cancel()
+    await asyncio.wait({taker.task})
+    rang = asyncio.get_running_loop().create_future()
+    rang.set_result(None)
+    feed._bell = asyncio.ensure_future(rang)  # type: ignore[assignment]
+    waiting = asyncio.ensure_future(feed._wait(60.0, listen=True))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert waiting.done(), "it looks again at once"
+    assert feed._bell is None, "and the ring is used up"
 
 
 async def test_chosen_queues_are_the_only_ones_and_have_their_turns(start: Start, valkey: ValkeyServer) -> None:

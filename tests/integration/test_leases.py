@@ -94,7 +94,7 @@ def test_what_is_held_is_known_by_queue(leases: Callable[..., Leases]) -> None:
     for tag, queue in (("a", "x"), ("b", "x"), ("c", "y")):
         held.hold(tag, queue)
     assert held.in_flight() == {"x": 2, "y": 1}
-    assert (held.holds("a"), held.holds("z")) == (True, False)
+    assert ("a" in held.tags(), "z" in held.tags()) == (True, False)
     held.drop("a")
     assert sorted(held.tags()) == ["b", "c"]
 
@@ -131,7 +131,7 @@ def test_an_acknowledged_message_leaves_nothing_behind(broker: Broker, leases: C
     held = leases()
     held.hold("a", QUEUE)
     held.ack("a")
-    assert not held.holds("a"), "its room is free at once"
+    assert "a" not in held.tags(), "its room is free at once"
     assert broker.noted() == ["a"], "nobody waits for the broker"
     held.flush()
     assert broker.clean()
@@ -236,7 +236,7 @@ def test_a_process_that_was_away_too_long_gives_up_what_another_puts_back(
     held.hold("a", QUEUE)
     broker.make_old("a", 100)
     assert held.restore_lapsed() == 1
-    assert not held.holds("a")
+    assert "a" not in held.tags()
 
 
 def restore_of(client: redis.Redis, tag: str, score: float) -> int:
@@ -343,7 +343,7 @@ def test_an_acknowledgement_that_finds_no_broker_is_delivered_when_there_is_one_
         held.start()
         mortal.kill()
         held.ack("a")
-        assert not held.holds("a")
+        assert "a" not in held.tags()
         mortal.start()
         wait_until(lambda: broker_answers(client) and broker.noted() == ["b"], "the acknowledgement arrives")
         assert client.hkeys(UNACKED) == [b"b"]
@@ -366,7 +366,7 @@ def test_a_message_handed_back_without_a_broker_is_at_least_let_go(
         held.hold("a", QUEUE)
         mortal.kill()
         held.put_back("a")
-        assert not held.holds("a")
+        assert "a" not in held.tags()
         with pytest.raises(redis.ConnectionError):
             held.flush()
         mortal.start()

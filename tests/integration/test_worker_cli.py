@@ -20,10 +20,10 @@ import pytest
 from penstock.config.endpoints.registry import Registry
 from penstock.config.redis import connect
 from penstock.config.settings import load_settings
-from penstock.workers.app import app
 from penstock.workers.embedded.broker import socket_url
 from penstock.workers.embedded.home import BrokerHome
 from penstock.workers.processes.launcher import ProcessGroup, Role, WorkersFailed, roles, workers
+from support.app import own_app
 from support.processes import Child, alive
 from support.valkey import ValkeyServer, free_port
 from support.waiting import wait_until
@@ -146,7 +146,7 @@ def test_chosen_lanes_on_a_configured_broker_and_a_clean_end_by_sigterm(
     assert "Inference endpoint not found [doxs]" in refused.log
     command = penstock("worker", "--processes", "1", "--lanes", "docs")
     command.wait_for("1 processes take tasks")
-    served = app.control.inspect(timeout=5).active_queues()
+    served = own_app("inspector").control.inspect(timeout=5).active_queues()
     (queues,) = [{queue["name"] for queue in each} for each in served.values()]
     assert queues >= {"penstock.docs.interactive", "penstock.docs.bulk"}
     assert not any("others" in queue for queue in queues)

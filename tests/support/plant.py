@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import redis
 
+from penstock.config.redis import text
 from penstock.workers.broker.bells import ring
 from penstock.workers.broker.dead_letters import DeadMessage, read_dead
-from penstock.workers.broker.leases import _str
 from support.app import own_app
 from support.waiting import wait_until
 
@@ -65,12 +65,12 @@ class Plant:
         return int(self.client.llen(f"{PREFIX}{queue}"))  # type: ignore[arg-type]
 
     def in_flight(self) -> list[str]:
-        return [_str(tag) for tag in self.client.zrange(f"{PREFIX}unacked_index", 0, -1)]  # type: ignore[union-attr]
+        return [text(tag) for tag in self.client.zrange(f"{PREFIX}unacked_index", 0, -1)]  # type: ignore[union-attr]
 
     def counts(self, what: str) -> dict[str, int]:
         """How often each task has ``begun`` or is ``done``."""
         found: Any = self.client.hgetall(f"tests:{what}")
-        return {_str(task_id): int(number) for task_id, number in found.items()}
+        return {text(task_id): int(number) for task_id, number in found.items()}
 
     def outcome(self, task_id: str) -> Any:
         """What a task returned, or the error that it ended with."""

@@ -28,13 +28,9 @@ class LaneConsumer(Consumer):
     #: Set by the feeder; None where the broker is no Redis.
     feeder: Feeder | None = None
 
-    @property
-    def _fed(self) -> bool:
-        return self.feeder is not None and self.feeder.feeds
-
     def add_task_queue(self, queue: str, *args: Any, **options: Any) -> None:
         """Serve a queue (``celery control add_consumer``)."""
-        if self.feeder is None or not self._fed:
+        if self.feeder is None:
             super().add_task_queue(queue, *args, **options)
             return
         self.feeder.selection.add(queue)
@@ -42,7 +38,7 @@ class LaneConsumer(Consumer):
 
     def cancel_task_queue(self, queue: str) -> None:
         """Serve a queue no more (``celery control cancel_consumer``)."""
-        if self.feeder is None or not self._fed:
+        if self.feeder is None:
             super().cancel_task_queue(queue)
             return
         self.feeder.selection.cancel(queue)
@@ -50,14 +46,14 @@ class LaneConsumer(Consumer):
 
     def call_soon_ack(self, p: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """End a lease at once, from whatever thread: it waits for nothing, and is not lost with a worker that stops."""
-        if not self._fed:
+        if self.feeder is None:
             return super().call_soon_ack(p, *args, **kwargs)
         p(*args, **kwargs)
         return p
 
     def on_close(self) -> None:
         """Forget, as Celery does with a connection, what waits for its time or rate: it goes back, for leases go on."""
-        waiting = list(_waiting(self)) if self._fed else []
+        waiting = list(_waiting(self)) if self.feeder is not None else []
         super().on_close()
         for request in waiting:
             with contextlib.suppress(request.message.MessageStateError):
@@ -80,7 +76,7 @@ class LaneConsumer(Consumer):
         task_id, request = _request_of(message)
         error = NotRegistered(request.name)
         logger.error("a message on %s is for a task that is not registered: %s", _queue_of(message), request.name)
-        if self.feeder is not None and self._fed:
+        if self.feeder is not None:
             self.feeder.refuse(message, task_id, error, request)
         else:
             message.reject_log_error(logger, self.connection_errors)
@@ -96,7 +92,7 @@ class LaneConsumer(Consumer):
             Unreadable: to the feeder.
         """
         signals.task_rejected.send(sender=self, message=message, exc=None)
-        if self._fed:
+        if self.feeder is not None:
             raise Unreadable(why)
         logger.error("a message on %s: %s; dropped", _queue_of(message), why)
         message.reject_log_error(logger, self.connection_errors)
@@ -126,7 +122,7 @@ def _request_of(message: Any) -> tuple[str, Any]:
 def active_queues(state: Any) -> list[dict[str, Any]]:
     """List the queues that a worker serves: the feeder's where it has one."""
     feeder = getattr(state.consumer, "feeder", None)
-    if feeder is None or not feeder.feeds:
+    if feeder is None:
         found: list[dict[str, Any]] = kombu_queues(state)
         return found
     queues = [Queue(name, Exchange(name), routing_key=name) for name in feeder.queues()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 import redis
@@ -14,22 +14,13 @@ import redis.asyncio
 from penstock.config.names import dead_messages_key, queue_key
 from penstock.workers.broker.bells import ring
 from penstock.workers.broker.leases import Leases
-from penstock.workers.broker.message import read_id
+from penstock.workers.broker.message import Taken, read_id
 from penstock.workers.lua import async_script, script
 
 #: Most messages that are kept, and seconds for which they are, after the last one.
 MOST, KEPT_S = 1000, 14 * 86_400
 #: How a message's bytes are text in an entry: each is one character, so that they come back as they were.
 _BYTES = "latin-1"
-
-
-class _Taken(Protocol):
-    @property
-    def tag(self) -> str: ...
-    @property
-    def queue(self) -> str: ...
-    @property
-    def raw(self) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +47,7 @@ class DeadMessage:
         return f"DeadMessage({self.queue}, {self.why!r}, {len(self.raw)} bytes)"
 
 
-async def set_apart(client: redis.asyncio.Redis, prefix: str, leases: Leases, taken: _Taken, why: str) -> None:
+async def set_apart(client: redis.asyncio.Redis, prefix: str, leases: Leases, taken: Taken, why: str) -> None:
     """Move a message in flight to the dead ones, with the reason and the time, and let its lease go.
 
     Args:

@@ -11,10 +11,8 @@ what was submitted is looked after, though the lane may cool or be paused.
 from __future__ import annotations
 
 from typing import Any
-from uuid import uuid4
 
 import redis.asyncio
-from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 
 from penstock.config.names import (
@@ -25,7 +23,9 @@ from penstock.config.names import (
     unacked_index_key,
     unacked_key,
 )
+from penstock.config.redis import text
 from penstock.workers.broker.bells import ring_async
+from penstock.workers.broker.leases import give_again
 from penstock.workers.lua import async_script
 
 #: Messages put on their queues in one look.
@@ -52,16 +52,12 @@ async def set_aside(
     kept: Any = await client.hget(unacked, tag)
     if kept is None:
         return False
-    message = loads(bytes_to_str(kept))[0]
-    properties = message.setdefault("properties", {})
-    properties["delivery_tag"] = str(uuid4())
-    if begun:
-        message.setdefault("headers", {})["redelivered"] = True
-        properties.setdefault("delivery_info", {})["redelivered"] = True
+    message = loads(text(kept))[0]
+    new_tag = give_again(message, begun=begun)
     keys = [unacked_index_key(prefix), unacked, holder_key(prefix)]
     moved = await async_script(client, "broker/set_aside")(
         keys=[*keys, due_key(prefix), due_messages_key(prefix)],
-        args=[tag, f"{properties['delivery_tag']} {queue}", dumps(message), delay_s * 1000],
+        args=[tag, f"{new_tag} {queue}", dumps(message), delay_s * 1000],
     )
     return bool(moved == 1)
 
@@ -70,5 +66,5 @@ async def put_due(client: redis.asyncio.Redis, prefix: str) -> int:
     """Put messages that are due on their queues. Returns how many."""
     keys = [due_key(prefix), due_messages_key(prefix)]
     queues: Any = await async_script(client, "broker/due")(keys=keys, args=[queue_key(prefix, ""), AT_ONCE])
-    await ring_async(client, prefix, [bytes_to_str(queue) for queue in queues])
+    await ring_async(client, prefix, [text(queue) for queue in queues])
     return len(queues)

@@ -12,7 +12,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -29,8 +28,10 @@ from penstock.config.names import (
     parse_queue,
     work_key,
 )
+from penstock.config.redis import text
 from penstock.workers.broker.bells import bells
 from penstock.workers.broker.leases import Leases
+from penstock.workers.broker.message import Taken
 from penstock.workers.broker.selection import Selection
 from penstock.workers.lua import async_script
 from penstock.workers.pool.loop import heed_cancellation
@@ -50,15 +51,6 @@ STOP_S = 1.0
 #: Messages taken in one script call, and those of a queue of which none is in flight yet, by class.
 AT_ONCE = 64
 FIRST_MESSAGES = {BULK: 4, INTERACTIVE: 64}
-
-
-@dataclass(frozen=True)
-class Taken:
-    """A message just taken: its lease's tag, its queue, and what stood there."""
-
-    tag: str
-    queue: str
-    raw: bytes
 
 
 class MessageFeed:
@@ -85,6 +77,7 @@ class MessageFeed:
         self._runtime, self._client, self._leases = runtime, client, leases
         self._selection, self._limit, self._deliver = selection, limit, deliver
         self._prefix = runtime.settings.key_prefix
+        self._script = async_script(client, "broker/take")
         self._run_id = uuid4().hex
         self._takes = 0
         self._rtt_ms = 0.0
@@ -170,11 +163,11 @@ class MessageFeed:
         keys = [*self._leases.keys, endpoint_quotas_key(self._prefix)]
         keys += [work_key(self._prefix, INTERACTIVE), work_key(self._prefix, BULK)]
         began = time.perf_counter()
-        answer: Any = await async_script(self._client, "broker/take")(keys=keys, args=[json.dumps(asked)])
+        answer: Any = await self._script(keys=keys, args=[json.dumps(asked)])
         took_ms = (time.perf_counter() - began) * 1000
         self._rtt_ms += (min(took_ms, 2000.0) - self._rtt_ms) * 0.1
         wait, *rows = answer
-        taken = [Taken(_str(tag), _str(queue), raw) for tag, queue, raw in zip(*[iter(rows)] * 3, strict=True)]
+        taken = [Taken(text(tag), text(queue), raw) for tag, queue, raw in zip(*[iter(rows)] * 3, strict=True)]
         return taken, float(wait)
 
     def _allowances(self) -> dict[str, int]:
@@ -201,7 +194,7 @@ class MessageFeed:
         seconds = min(seconds, IDLE_S)
         waits: set[asyncio.Task[Any]] = {asyncio.ensure_future(self._wake.wait())}
         if listen:
-            if self._bell is None or self._bell.done():
+            if self._bell is None:  # one that rang meanwhile is heeded below
                 self._bell = asyncio.ensure_future(self._listen())
             waits.add(self._bell)
         done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -231,7 +224,3 @@ def _in_turn(queues: Sequence[str], turn: int) -> list[str]:
     bulk = [queue for queue in queues if queue.endswith(f".{BULK}")]
     others = [queue for queue in queues if not queue.endswith(f".{BULK}")]
     return [each[(n + turn) % len(each)] for each in (others, bulk) for n in range(len(each))]
-
-
-def _str(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 import redis
 from celery import bootsteps
@@ -22,9 +22,9 @@ from penstock.config.names import parse_queue
 from penstock.config.redis import connect, connect_async, is_redis
 from penstock.workers.broker.dead_letters import set_apart
 from penstock.workers.broker.delayed import set_aside
-from penstock.workers.broker.feed import MessageFeed, Taken
+from penstock.workers.broker.feed import MessageFeed
 from penstock.workers.broker.leases import Leases
-from penstock.workers.broker.message import LeaseChannel, Unreadable, check_body, read_id, read_message
+from penstock.workers.broker.message import LeaseChannel, Taken, Unreadable, check_body, read_id, read_message
 from penstock.workers.broker.selection import Selection
 from penstock.workers.broker.sweep import Sweep
 from penstock.workers.embedded.broker import urls
@@ -37,12 +37,6 @@ logger = logging.getLogger(__name__)
 AGAIN_S, END_S = 1.0, 2.0
 
 
-class _Failing(Protocol):
-    """What is asked of the result back end."""
-
-    def mark_as_failure(self, task_id: str, exc: Exception, *, request: Any) -> Any: ...
-
-
 class Feeder(bootsteps.StartStopStep):
     """The step. It outlives reconnections: leases are the process's."""
 
@@ -52,13 +46,17 @@ class Feeder(bootsteps.StartStopStep):
         super().__init__(consumer, **kwargs)
         settings = runtime().settings
         self._settings, self._url = settings, urls(settings).broker
+        if is_redis(self._url):
+            consumer.feeder = self
         controller = consumer.controller
         chosen = getattr(controller, "chosen_queues", None)
         self.selection = Selection(settings.key_prefix, chosen, getattr(controller, "excluded_queues", ()))
-        consumer.feeder = self
         self._handler: Any = None
         self._consumer: Any = None
-        self._leases: Leases | None = None
+        beats = settings.heartbeat_s, settings.visibility_timeout_s
+        self._leases = Leases(lambda: connect(self._url), settings.key_prefix, *beats, self._wake)
+        self._channel = LeaseChannel(self._leases)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._feed: MessageFeed | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -71,19 +69,10 @@ class Feeder(bootsteps.StartStopStep):
         """Take messages from now on; again after each reconnection."""
         self._consumer, self._handler = consumer, consumer.create_task_handler()
         self._accept = prepare_accept_content(consumer.app.conf.accept_content)
-        loop = process_loop().loop
-        if self._leases is None:
-            self._leases = Leases(
-                lambda: connect(self._url),
-                self._settings.key_prefix,
-                self._settings.heartbeat_s,
-                self._settings.visibility_timeout_s,
-                lambda: loop.call_soon_threadsafe(self._wake) if not loop.is_closed() else None,
-            )
+        if self._loop is None:
+            self._loop = process_loop().loop
             self._leases.start()
-            self._channel = LeaseChannel(self._leases)
-            asyncio.run_coroutine_threadsafe(self._close_with_loop(), loop).result()
-        asyncio.run_coroutine_threadsafe(self._begin(), loop).result()
+        asyncio.run_coroutine_threadsafe(self._begin(), self._loop).result()
 
     def stop(self, consumer: Any) -> None:
         """Take no more. What is in flight goes on, and keeps its lease."""
@@ -92,29 +81,20 @@ class Feeder(bootsteps.StartStopStep):
             with contextlib.suppress(TimeoutError):
                 asyncio.run_coroutine_threadsafe(_end(task), process_loop().loop).result(END_S)
 
-    @property
-    def feeds(self) -> bool:
-        """Whether it takes this worker's messages."""
-        return is_redis(self._url)
-
     def queues(self) -> list[str]:
         """Return the queues that this worker serves."""
         return self.selection.known(runtime().endpoints.all())
 
+    def _wake(self) -> None:
+        """Have the feed look again. From any thread."""
+        if self._feed is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._feed.wake)
+
     # On the event loop -------------------------------------------------------------------------------
 
-    async def _close_with_loop(self) -> None:
-        assert self._leases is not None
-        leases = self._leases
-
-        async def close() -> None:
-            leases.close()
-
-        at_close(close)
-
     async def _begin(self) -> None:
-        assert self._leases is not None
         if self._feed is None:
+            at_close(self._close_leases)
             client = connect_async(self._url)
             at_close(client.aclose)
             self._feed = MessageFeed(runtime(), client, self._leases, self.selection, self._limit, self._deliver)
@@ -123,9 +103,8 @@ class Feeder(bootsteps.StartStopStep):
         work = take_messages(self._sweep, self._feed)
         self._task = asyncio.get_running_loop().create_task(work, name="penstock-feed")
 
-    def _wake(self) -> None:
-        if self._feed is not None:
-            self._feed.wake()
+    async def _close_leases(self) -> None:
+        self._leases.close()
 
     def _limit(self) -> int:
         pool = self._consumer.pool
@@ -133,9 +112,8 @@ class Feeder(bootsteps.StartStopStep):
 
     def _deliver(self, taken: Taken) -> None:
         """Hand a message to Celery, in the worker's own thread."""
-        assert self._leases is not None
         try:
-            message = read_message(taken.raw, taken.tag, taken.queue, self._channel, self._accept)
+            message = read_message(taken, self._channel, self._accept)
         except Unreadable as exc:
             logger.error("a message on %s cannot be read: %s; it is set apart", taken.queue, exc)
             self._set_apart(taken, str(exc))
@@ -159,7 +137,6 @@ class Feeder(bootsteps.StartStopStep):
 
     async def _see_through(self, tag: str, work: Coroutine[Any, Any, None]) -> None:
         """Await what ends a message's lease. Where it cannot, the message goes back, and comes again."""
-        assert self._leases is not None
         try:
             await work
         except Exception as exc:
@@ -169,7 +146,6 @@ class Feeder(bootsteps.StartStopStep):
 
     async def _add_dead(self, taken: Taken, why: str) -> None:
         """Tell the sender, where a message says whose it is, then set it apart."""
-        assert self._leases is not None
         if (task_id := read_id(taken.raw)) is not None:
             where = f"it is kept: see `penstock lane dead {_lane_of(taken.queue)}`"
             error = MessageUnreadable(f"the message of task {task_id} on {taken.queue} cannot be read: {why}; {where}")
@@ -177,25 +153,20 @@ class Feeder(bootsteps.StartStopStep):
         await set_apart(self._client, self._settings.key_prefix, self._leases, taken, why)
 
     async def _refuse(self, tag: str, task_id: str, error: Exception, request: Any) -> None:
-        assert self._leases is not None
         await asyncio.to_thread(self._fail, task_id, error, request)
         self._leases.ack(tag)
 
     def _fail(self, task_id: str, error: Exception, request: Any = None) -> None:
-        backend: _Failing = self._consumer.app.backend
-        backend.mark_as_failure(task_id, error, request=request)
+        self._consumer.app.backend.mark_as_failure(task_id, error, request=request)
 
     async def _set_aside(self, taken: Taken, delay_s: float) -> None:
-        assert self._leases is not None
         await set_aside(self._client, self._settings.key_prefix, taken.tag, taken.queue, delay_s, begun=False)
         self._leases.drop(taken.tag)
 
     def _hand_over(self, message: Any, taken: Taken) -> None:
         """In the worker's thread."""
-        assert self._leases is not None
         try:
             check_body(message)
-            self._leases.begin(taken.tag)
             self._handler(message)
         except Exception as exc:
             why = str(exc) if isinstance(exc, Unreadable) else f"Celery cannot handle it ({type(exc).__name__})"

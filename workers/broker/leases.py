@@ -23,6 +23,7 @@ import redis
 from kombu.utils.json import dumps, loads
 
 from penstock.config.names import holder_key, unacked_index_key, unacked_key
+from penstock.config.redis import text
 from penstock.workers.broker.bells import ring
 from penstock.workers.lua import script
 
@@ -84,10 +85,6 @@ class Leases:
         """Note that a message's task is about to run: put back from now on, it comes as delivered again."""
         with self._lock:
             self._begun.add(tag)
-
-    def holds(self, tag: str) -> bool:
-        """Whether this process has the message in flight."""
-        return tag in self._queues
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -187,7 +184,7 @@ class Leases:
         lapsed: Any = client.zrange(
             self.keys[0], "-inf", before, byscore=True, offset=0, num=LAPSED_AT_ONCE, withscores=True
         )
-        scores = {_str(tag): score for tag, score in lapsed}
+        scores = {text(tag): score for tag, score in lapsed}
         return self._restore(dict.fromkeys(scores, True), scores) if scores else 0
 
     def _restore(self, tags: Mapping[str, bool], scores: Mapping[str, float] | None = None) -> int:
@@ -221,6 +218,19 @@ class Leases:
         return self._client
 
 
+def give_again(message: dict[str, Any], *, begun: bool) -> str:
+    """Make a message one that is delivered anew; if its task has begun, it says so. Returns its new tag.
+
+    Whoever had it under the old tag, if he lives after all, can no longer acknowledge it.
+    """
+    properties = message.setdefault("properties", {})
+    if begun:
+        message.setdefault("headers", {})["redelivered"] = True
+        properties.setdefault("delivery_info", {})["redelivered"] = True
+    tag = properties["delivery_tag"] = str(uuid4())
+    return tag
+
+
 def _again(raw: bytes, begun: bool) -> tuple[str, str | bytes]:
     """Return a leased message's queue, and the message as it shall stand there: if it has begun, as delivered again.
 
@@ -228,17 +238,8 @@ def _again(raw: bytes, begun: bool) -> tuple[str, str | bytes]:
     """
     try:
         message, _, queue = loads(raw.decode())
-        properties = message.setdefault("properties", {})
-        if begun:
-            message.setdefault("headers", {})["redelivered"] = True
-            properties.setdefault("delivery_info", {})["redelivered"] = True
-        # A new tag: the one who had it until now, if he lives after all, can no longer acknowledge it.
-        properties["delivery_tag"] = str(uuid4())
+        give_again(message, begun=begun)
         return queue, dumps(message)
     except Exception:  # kombu's JSON makes objects of what it reads, whose errors are of any kind
         body, _, queue = raw[1:-1].rpartition(b', "", ')
         return str(loads(queue.decode())), body
-
-
-def _str(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

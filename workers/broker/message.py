@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from kombu.message import Message
@@ -16,6 +17,15 @@ class Unreadable(Exception):
     """What was on the queue is no message: not an envelope, cut, or of the wrong types."""
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A message just taken: its lease's tag, its queue, and what stood there."""
+
+    tag: str
+    queue: str
+    raw: bytes
+
+
 class LeaseChannel:
     """What a ``kombu.message.Message`` asks of its channel."""
 
@@ -24,6 +34,10 @@ class LeaseChannel:
 
     def __init__(self, leases: Leases) -> None:
         self._leases = leases
+
+    def begin(self, delivery_tag: str) -> None:
+        """Note that the message's task begins."""
+        self._leases.begin(delivery_tag)
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         """End the lease: the message is done."""
@@ -37,13 +51,11 @@ class LeaseChannel:
             self._leases.ack(delivery_tag)
 
 
-def read_message(raw: bytes, tag: str, queue: str, channel: LeaseChannel, accept: Any) -> Message:
+def read_message(taken: Taken, channel: LeaseChannel, accept: Any) -> Message:
     """Make a message of what stood on a queue.
 
     Args:
-        raw: kombu's envelope, as its Redis transport writes it.
-        tag: the lease's.
-        queue: where it stood.
+        taken: kombu's envelope, as its Redis transport writes it.
         channel: ends the lease.
         accept: content types that may be read.
 
@@ -51,19 +63,19 @@ def read_message(raw: bytes, tag: str, queue: str, channel: LeaseChannel, accept
         Unreadable: it is none.
     """
     try:
-        envelope = _mapping(loads(raw.decode()))
-        properties: dict[str, Any] = {**_mapping(envelope["properties"]), "delivery_tag": tag}
+        envelope = _mapping(loads(taken.raw.decode()))
+        properties: dict[str, Any] = {**_mapping(envelope["properties"]), "delivery_tag": taken.tag}
         headers = _mapping(envelope.get("headers") or {})
         _check_identity(headers)
         body = _body(envelope.get("body"), properties.get("body_encoding"))
-        info = {**_mapping(properties.get("delivery_info") or {}), "routing_key": queue}
+        info = {**_mapping(properties.get("delivery_info") or {}), "routing_key": taken.queue}
     except Unreadable:
         raise
     except Exception as exc:  # kombu's JSON makes objects of what it reads, whose errors are of any kind
         raise Unreadable(f"it is no message of Celery's ({type(exc).__name__})") from exc
     properties["delivery_info"] = info
     message = Message(
-        body=body, delivery_tag=tag, content_type=envelope.get("content-type"),
+        body=body, delivery_tag=taken.tag, content_type=envelope.get("content-type"),
         content_encoding=envelope.get("content-encoding"), headers=dict(headers), properties=properties,
         delivery_info=info, postencode="utf-8", accept=accept, channel=channel,
     )  # fmt: skip

@@ -55,7 +55,7 @@ class Selection:
             return None
         lanes = [lane[0] for queue in self._chosen if (lane := parse_queue(queue)) is not None]
         operations = {operations_queue(lane) for lane in lanes}
-        return sorted((self._chosen | operations) - self._excluded, key=lambda queue: (queue.endswith(".bulk"), queue))
+        return sorted((self._chosen | operations) - self._excluded)
 
     def known(self, endpoints: Iterable[Endpoint]) -> list[str]:
         """Return the queues that this worker serves of those that are known: the endpoints' own, and the fixed ones."""

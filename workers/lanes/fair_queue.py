@@ -32,9 +32,9 @@ class Waiter:
         tokens: says how many tokens the request is estimated at, when its turn comes.
         endpoint: whose limits apply.
         bulk: bulk work waits behind interactive work.
-        ready: gets the ticket, or the reason why there is none.
+        ready: gets the permit, or the reason why there is none.
         operations, lease, lease_s: for images, see ``Limiter.reserve``.
-        timer, ticket: the place, while it sleeps until its time.
+        timer, permit: the place, while it sleeps until its time.
         since: when it came, by the monotonic clock.
         owned: bulk work's place that it was owed: interactive work does not take it.
     """

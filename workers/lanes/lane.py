@@ -143,7 +143,7 @@ class Lane:
         """Take in a good answer: what it was charged, and how long it took.
 
         Args:
-            ticket: the request's.
+            permit: the request's.
             size: UTF-8 bytes that were sent as input.
             used: tokens of the input by the provider's ``usage``; 0 when it said nothing.
             latency_s: seconds from sending to answer.

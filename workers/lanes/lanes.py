@@ -11,6 +11,7 @@ import redis.asyncio
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.names import lane_key, signal_channel
+from penstock.config.redis import text
 from penstock.workers.lanes.lane import Lane
 from penstock.workers.lanes.limiter import Limiter
 from penstock.workers.lanes.quota import QuotaTable
@@ -66,7 +67,7 @@ class Lanes:
                 await asyncio.sleep(1.0)
 
     async def _on_signal(self, key: bytes | str) -> None:
-        name = key.decode() if isinstance(key, bytes) else key
+        name = text(key)
         for quota, lane in list(self._lanes.items()):
             if lane_key(self._prefix, quota) == name:
                 await lane.refresh()

@@ -23,6 +23,7 @@ import redis.asyncio
 
 from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.config.errors import FormatTooNew
+from penstock.config.redis import text
 from penstock.workers.lanes.clock import ServerClock
 from penstock.workers.lanes.learning import lesson_of
 from penstock.workers.lanes.scripts import (
@@ -32,7 +33,6 @@ from penstock.workers.lanes.scripts import (
     call,
     run_blocking,
     script_of,
-    text,
     translated,
 )
 from penstock.workers.lanes.signals import Dimension, parse_known, parse_signal

@@ -10,6 +10,7 @@ import redis
 from penstock.config.errors import FormatTooNew
 from penstock.config.formats import LANE
 from penstock.config.names import flight_key, lane_key, signal_channel, used_key
+from penstock.config.redis import text
 from penstock.workers.lua import script
 
 #: The scripts: one for the call that every request makes, one for the other operations.
@@ -50,11 +51,6 @@ def by_name(flat: Sequence[Any]) -> dict[str, str]:
     """Return what a script answers as names and values."""
     parts = [text(part) for part in flat]
     return dict(zip(parts[::2], parts[1::2], strict=True))
-
-
-def text(part: Any) -> str:
-    """Return a part of an answer as text."""
-    return part.decode() if isinstance(part, bytes) else str(part)
 
 
 def translated(exc: redis.ResponseError, quota: str) -> Exception:

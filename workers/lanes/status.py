@@ -10,8 +10,9 @@ import redis
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.names import JOB_CLASSES, holder_key, queue_key, queue_name
+from penstock.config.redis import text
 from penstock.config.settings import Settings
-from penstock.workers.lanes.scripts import by_name, run_blocking, text
+from penstock.workers.lanes.scripts import by_name, run_blocking
 from penstock.workers.lanes.states import State
 
 
