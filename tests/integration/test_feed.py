@@ -293,7 +293,7 @@ class Taker:
         self.held: list[Taken] = []
         self.leases = Leases(valkey.client, load_settings().key_prefix, 3600.0, 20.0, self._ended)
         self.redis = connect_async(valkey.url)
-        self.feed = MessageFeed(runtime(), self.redis, self.leases, selection, lambda: limit, self.held.append)
+        self.feed = MessageFeed(runtime(), self.redis, self.leases, selection, lambda: limit, self.held.extend)
         self.leases.start()
         self.loop = asyncio.get_running_loop()
         self.task = self.loop.create_task(take_messages(Sweep(runtime(), self.redis, selection), self.feed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -21,12 +22,17 @@ from penstock.workers.broker.message import Unreadable
 
 logger = logging.getLogger(__name__)
 
+#: Seconds for which events of tasks are gathered.
+GATHER_EVENTS_S = 0.05
+
 
 class LaneConsumer(Consumer):
     """Celery's own, whose queues are the feeder's where the broker is a Redis."""
 
     #: Set by the feeder; None where the broker is no Redis.
     feeder: Feeder | None = None
+    _event_dispatcher: Any = None
+    _events_due = False
 
     def add_task_queue(self, queue: str, *args: Any, **options: Any) -> None:
         """Serve a queue (``celery control add_consumer``)."""
@@ -50,6 +56,32 @@ class LaneConsumer(Consumer):
             return super().call_soon_ack(p, *args, **kwargs)
         p(*args, **kwargs)
         return p
+
+    @property
+    def event_dispatcher(self) -> Any:
+        """What sends events: only when told to, for it blocks, and whoever has an event may be on the event loop."""
+        return self._event_dispatcher
+
+    @event_dispatcher.setter
+    def event_dispatcher(self, dispatcher: Any) -> None:
+        if dispatcher is not None:
+            dispatcher.buffer_limit = sys.maxsize
+        self._event_dispatcher = dispatcher
+
+    def on_send_event_buffered(self) -> None:
+        """Have events of tasks sent together, by the worker's own thread: from any thread."""
+        if self.hub and not self._events_due:
+            self._events_due = True
+            self.hub.call_soon(self.hub.call_later, GATHER_EVENTS_S, self._flush_events)
+
+    def _flush_events(self) -> None:
+        self._events_due = False  # first: an event that comes from now on is sent by another flush
+        super()._flush_events()
+
+    def shutdown(self) -> None:
+        """Send the last events, then shut down."""
+        self._flush_events()
+        super().shutdown()
 
     def on_close(self) -> None:
         """Forget, as Celery does with a connection, what waits for its time or rate: it goes back, for leases go on."""

@@ -62,7 +62,7 @@ class MessageFeed:
         leases: of this process.
         selection: which queues are served.
         limit: tells how many messages the pool takes at a time.
-        deliver: is given each message, on the event loop.
+        deliver: is given the messages of a take, on the event loop.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class MessageFeed:
         leases: Leases,
         selection: Selection,
         limit: Callable[[], int],
-        deliver: Callable[[Taken], None],
+        deliver: Callable[[Sequence[Taken]], None],
     ) -> None:
         self._runtime, self._client, self._leases = runtime, client, leases
         self._selection, self._limit, self._deliver = selection, limit, deliver
@@ -120,9 +120,8 @@ class MessageFeed:
         taken, wait_ms = await self._take_whole(min(room, AT_ONCE))
         for each in taken:
             self._leases.hold(each.tag, each.queue)
-        for each in taken:
-            self._deliver(each)
         if taken:
+            self._deliver(taken)
             await asyncio.sleep(0)  # what was taken begins before more is taken
         elif wait_ms < 0:
             await self._wait(IDLE_S, listen=True)

@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import redis
 from celery import bootsteps
+from kombu.message import Message
 from kombu.serialization import prepare_accept_content
 
 from penstock.config.errors import MessageUnreadable, PenstockError
@@ -28,7 +29,7 @@ from penstock.workers.broker.message import LeaseChannel, Taken, Unreadable, che
 from penstock.workers.broker.selection import Selection
 from penstock.workers.broker.sweep import Sweep
 from penstock.workers.embedded.broker import urls
-from penstock.workers.pool.loop import at_close, heed_cancellation, process_loop
+from penstock.workers.pool.loop import Wake, at_close, heed_cancellation, process_loop
 from penstock.workers.runtime import runtime
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Feeder(bootsteps.StartStopStep):
         self._leases = Leases(lambda: connect(self._url), settings.key_prefix, *beats, self._wake)
         self._channel = LeaseChannel(self._leases)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._look: Wake | None = None
         self._task: asyncio.Task[None] | None = None
         self._feed: MessageFeed | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -87,8 +89,8 @@ class Feeder(bootsteps.StartStopStep):
 
     def _wake(self) -> None:
         """Have the feed look again. From any thread."""
-        if self._feed is not None and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._feed.wake)
+        if self._look is not None:
+            self._look()
 
     # On the event loop -------------------------------------------------------------------------------
 
@@ -98,6 +100,7 @@ class Feeder(bootsteps.StartStopStep):
             client = connect_async(self._url)
             at_close(client.aclose)
             self._feed = MessageFeed(runtime(), client, self._leases, self.selection, self._limit, self._deliver)
+            self._look = Wake(asyncio.get_running_loop(), self._feed.wake)
             self._sweep = Sweep(runtime(), client, self.selection)
             self._client = client
         work = take_messages(self._sweep, self._feed)
@@ -110,22 +113,28 @@ class Feeder(bootsteps.StartStopStep):
         pool = self._consumer.pool
         return int(getattr(pool, "limit", 0) or pool.num_processes or 1)
 
-    def _deliver(self, taken: Taken) -> None:
-        """Hand a message to Celery, in the worker's own thread."""
+    def _deliver(self, taken: Sequence[Taken]) -> None:
+        """Hand messages to Celery in the worker's own thread, in their order."""
+        readable = [(message, each) for each in taken if (message := self._read(each)) is not None]
+        if readable:
+            self._consumer.call_soon(self._hand_over_all, readable)
+
+    def _read(self, taken: Taken) -> Message | None:
+        """Return a message that can be read and whose time has come. Any other ends up where it belongs."""
         try:
             message = read_message(taken, self._channel, self._accept)
         except Unreadable as exc:
             logger.error("a message on %s cannot be read: %s; it is set apart", taken.queue, exc)
             self._set_apart(taken, str(exc))
-            return
+            return None
         # Celery would wait for the message's time in its own memory, and forget it with its connection; here it waits
         # in the broker, and comes without it.
         if (delay_s := _eta_in(message.headers.get("eta"))) > 0:
             self._spawn(taken.tag, self._set_aside(taken, delay_s))
-            return
+            return None
         if delay_s < 0:
             message.headers["eta"] = None
-        self._consumer.call_soon(self._hand_over, message, taken)
+        return message
 
     def _set_apart(self, taken: Taken, why: str) -> None:
         self._spawn(taken.tag, self._add_dead(taken, why))
@@ -163,8 +172,12 @@ class Feeder(bootsteps.StartStopStep):
         await set_aside(self._client, self._settings.key_prefix, taken.tag, taken.queue, delay_s, begun=False)
         self._leases.drop(taken.tag)
 
-    def _hand_over(self, message: Any, taken: Taken) -> None:
+    def _hand_over_all(self, messages: Sequence[tuple[Any, Taken]]) -> None:
         """In the worker's thread."""
+        for message, taken in messages:
+            self._hand_over(message, taken)
+
+    def _hand_over(self, message: Any, taken: Taken) -> None:
         try:
             check_body(message)
             self._handler(message)

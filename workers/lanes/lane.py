@@ -224,12 +224,15 @@ class Lane:
         """Reserve for those who wait, in order: one at a time, or several where the broker is far away."""
         asking: set[asyncio.Task[float]] = set()
         while True:
-            while len(asking) < self._width() and (waiter := self._queue.take()) is not None:
-                asking.add(asyncio.get_running_loop().create_task(self._ask(waiter)))
-            if not asking:
-                return
-            done, asking = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
-            pause_s = max(task.result() for task in done)
+            if not asking and self._width() == 1 and (waiter := self._queue.take()) is not None:
+                pause_s = await self._ask(waiter)
+            else:
+                while len(asking) < self._width() and (waiter := self._queue.take()) is not None:
+                    asking.add(asyncio.get_running_loop().create_task(self._ask(waiter)))
+                if not asking:
+                    return
+                done, asking = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+                pause_s = max(task.result() for task in done)
             if pause_s > 0:
                 await self._pause(pause_s)
 

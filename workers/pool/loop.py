@@ -96,6 +96,24 @@ def heed_cancellation() -> None:
         raise asyncio.CancelledError
 
 
+class Wake:
+    """Has something done on a loop soon, from any thread; asked for many times before it is, it is done once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+        self._loop, self._callback, self._due = loop, callback, False
+
+    def __call__(self) -> None:
+        """Ask for it. Where the loop has been closed nothing is done."""
+        if not self._due:
+            self._due = True
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._run)
+
+    def _run(self) -> None:
+        self._due = False  # first: what is asked for from now on is seen by another run
+        self._callback()
+
+
 class Interruption:
     """A way to raise an exception inside what a task is awaiting, at its ``await``."""
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -39,7 +40,7 @@ _POLL_S = 0.05
 
 
 class TaskPool(BasePool):
-    """The pool. Everything that changes a job, or counts jobs, happens on the loop."""
+    """The pool. But for a job's arrival, everything that changes a job, or counts jobs, happens on the loop."""
 
     body_can_be_buffer = True
     signal_safe = False
@@ -49,7 +50,8 @@ class TaskPool(BasePool):
         super().__init__(*args, **kwargs)
         self._hub: Any = None
         self._thread: loops.LoopThread | None = None
-        self._waiting: dict[PoolJob, None] = {}
+        self._fill_soon: Callable[[], None] = _nothing
+        self._waiting: deque[PoolJob] = deque()
         self._running: set[PoolJob] = set()
         self._threads = Threads(min(self.limit, MAX_THREADS))
         self._done = 0
@@ -59,6 +61,7 @@ class TaskPool(BasePool):
     def on_start(self) -> None:
         """Start the loop, and let Celery tell tasks on it apart."""
         self._thread = loops.process_loop()
+        self._fill_soon = loops.Wake(self._thread.loop, self._fill)
         _state._task_stack.__ident_func__ = loops.identity
         for task in self.app.tasks.values() if self.app else ():
             task.request_stack.__ident_func__ = loops.identity
@@ -76,7 +79,9 @@ class TaskPool(BasePool):
     ) -> PoolJob:
         """Take a task; it starts at once, unless as many as the concurrency are in flight."""
         job = PoolJob(target, args, kwargs or {}, options, self._limits(options), self._blocks(args))
-        self._call_on_loop(self._submit, job)
+        if self._state == self.RUN:
+            self._waiting.append(job)
+            self._fill_soon()
         return job
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
@@ -85,7 +90,7 @@ class TaskPool(BasePool):
     def grow(self, n: int = 1) -> None:
         """Raise the concurrency."""
         self.limit += n
-        self._call_on_loop(self._fill)
+        self._fill_soon()
 
     def shrink(self, n: int = 1) -> None:
         """Lower the concurrency; tasks in flight are left to end."""
@@ -123,16 +128,10 @@ class TaskPool(BasePool):
 
     # On the loop ---------------------------------------------------------------------------------------
 
-    def _submit(self, job: PoolJob) -> None:
-        if self._state == self.RUN:
-            self._waiting[job] = None
-            self._fill()
-
     def _fill(self) -> None:
         assert self._thread is not None
         while self._waiting and len(self._running) < self.limit and self._state == self.RUN:
-            job = next(iter(self._waiting))
-            del self._waiting[job]
+            job = self._waiting.popleft()
             self._running.add(job)
             task = self._thread.loop.create_task(job.run(self._threads))
             task.add_done_callback(partial(self._finished, job))

@@ -1,8 +1,8 @@
-"""Celery's Redis result back end, patient inside the asyncio pool.
+"""Celery's Redis result back end; inside the asyncio pool it blocks nothing, and is patient.
 
-A result is paid for: it is stored however long the back end is away. Celery can wait for it too, but sleeps in the
-calling thread, which in the asyncio pool is the loop's own: answers on their way would be read too late. Elsewhere (a
-web application that waits for a result) Celery's own behaviour stays.
+A result is paid for: it is stored however long the back end is away. Celery can wait for it too, but reads, writes and
+sleeps in the calling thread, which in the asyncio pool is the loop's own: answers on their way would be read too late.
+Elsewhere (a web application that waits for a result) Celery's own behaviour stays.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from typing import Any
 from celery.backends.redis import RedisBackend
 from kombu.exceptions import DecodeError
 
+from penstock.config.redis import connect_async
+from penstock.workers.embedded.broker import urls
 from penstock.workers.pool.loop import off_the_loop, running_in_pool, wait
 from penstock.workers.results.codec import ResultTooNew
+from penstock.workers.results.stored import StoredResults, Writing
+from penstock.workers.runtime import runtime
 
 SCHEME = "penstock.workers.results.backend:Backend"
 
@@ -48,16 +52,22 @@ class Backend(RedisBackend):
             time.sleep(amount)
 
     def ensure(self, fun: Callable[..., Any], args: Any, **policy: Any) -> Any:
-        """Call ``fun`` until it works; in the pool without holding up the loop."""
+        """Call ``fun`` until it works."""
         if running_in_pool():
-            return self._ensure_retryable(off_the_loop, fun, *args)
+            return self._ensure_retryable(fun, *args)
         return super().ensure(fun, args, **policy)
 
     def get(self, key: Any) -> Any:
-        """Return what is stored, as Celery does; in the pool without holding up the loop."""
+        """Return what is stored, None where nothing is."""
         if running_in_pool():
-            return self._ensure_retryable(off_the_loop, super().get, key)
+            return self._ensure_retryable(lambda: wait(_read(key)))
         return super().get(key)
+
+    def _set(self, key: Any, value: Any, expires: int | None = None) -> None:
+        if running_in_pool():
+            wait(_write(Writing(key, value, self.expires if expires is None else expires)))
+        else:
+            super()._set(key, value, expires)
 
     def on_chord_part_return(self, request: Any, state: Any, result: Any, **options: Any) -> Any:
         """Count a chord's part, as Celery does; in the pool without holding up the loop."""
@@ -75,3 +85,17 @@ class Backend(RedisBackend):
             if isinstance(exc.__context__, ResultTooNew):
                 raise exc.__context__ from None
             raise
+
+
+async def _read(key: bytes | str) -> bytes | None:
+    return await _stored().read(key)
+
+
+async def _write(writing: Writing) -> None:
+    await _stored().write(writing)
+
+
+def _stored() -> StoredResults:
+    """Return the running loop's way to what is stored."""
+    mine = runtime()
+    return mine.of_loop(StoredResults, lambda: StoredResults(connect_async(urls(mine.settings).results)))
