@@ -117,11 +117,13 @@ class MessageFeed:
         if room <= 0:
             await self._wait(IDLE_S)
             return
-        taken, wait_ms = await self._take_whole(min(room, AT_ONCE))
+        room = min(room, AT_ONCE)
+        taken, wait_ms = await self._take_whole(room)
         for each in taken:
             self._leases.hold(each.tag, each.queue)
         if taken:
             self._deliver(taken)
+        if len(taken) == room or (taken and wait_ms == 0):  # more may be ready
             await asyncio.sleep(0)  # what was taken begins before more is taken
         elif wait_ms < 0:
             await self._wait(IDLE_S, listen=True)
