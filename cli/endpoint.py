@@ -167,14 +167,22 @@ def _tried(endpoint: Endpoint, settings: Settings) -> dict[str, Any]:
 
 def _list(as_json: bool) -> None:
     with _registry(load_settings()) as registry:
-        endpoints = registry.list()
-        shown = [registry.shown(endpoint) for endpoint in endpoints]
+        found = registry.read()
+        shown = [registry.shown(endpoint) for endpoint in found.endpoints]
     if as_json:
-        output.print_json({"endpoints": shown})
-    elif not endpoints:
+        damaged = [
+            {"inference_id": name, "code": error.code, "message": str(error)}
+            for name, error in found.unreadable.items()
+        ]
+        output.print_json({"endpoints": shown, **({"unreadable": damaged} if damaged else {})})
+        return
+    if found.endpoints:
+        headings = ["id", "task type", "service", "model", "limit", "address"]
+        output.print_table(headings, [_row(each) for each in found.endpoints])
+    elif not found.unreadable:
         output.note("no endpoints yet: `penstock endpoint put TASK_TYPE ID --file F` makes one")
-    else:
-        output.print_table(["id", "task type", "service", "model", "limit", "address"], [_row(e) for e in endpoints])
+    for error in found.unreadable.values():
+        output.note(str(error))
 
 
 def _row(endpoint: Endpoint) -> list[Any]:

@@ -11,6 +11,7 @@
     │   └── FormatTooNew        a newer version wrote this message, result, ledger, record or lane
     ├── InputInvalid            what a caller passed cannot be sent
     ├── MessageUnreadable       a task's message reached no task; it is kept for an operator
+    ├── MessageKillsWorkers     a task's message ended one worker after another; it is kept for an operator
     ├── JobError                a backfill cannot start or go on
     └── InferenceFailed         the service's final "no" for a whole call
         ├── LaneParked          the lane is parked: an operator must act, then ``penstock lane resume``
@@ -105,6 +106,15 @@ class MessageUnreadable(PenstockError):
     """
 
     code = "message_unreadable"
+
+
+class MessageKillsWorkers(PenstockError):
+    """A task's message ended three workers running, each of which ran nothing else, while other messages completed.
+
+    It is kept: ``penstock lane dead ID`` shows it, puts it back or drops it.
+    """
+
+    code = "message_kills_workers"
 
 
 class JobError(PenstockError):

@@ -38,6 +38,9 @@ CHUNK_QUEUE = "penstock.chunk"
 #: What the names of lanes' queues begin with.
 LANE_QUEUES = "penstock."
 _OPERATIONS = ".operations"
+_SUSPECTS = ":suspects"
+#: The class of queues of suspects, in the index of queues with work.
+SUSPECTS_CLASS = "suspects"
 
 
 def queue_name(inference_id: str, job_class: JobClass = INTERACTIVE) -> str:
@@ -51,6 +54,16 @@ def queue_name(inference_id: str, job_class: JobClass = INTERACTIVE) -> str:
 def operations_queue(inference_id: str) -> str:
     """Return the queue on which the polls of an endpoint's operations come back; it passes the lane's gate."""
     return f"{LANE_QUEUES}{inference_id}{_OPERATIONS}"
+
+
+def suspects_queue(name: str) -> str:
+    """Return the queue beside another on which its suspects wait, messages that are run alone (see ``SUSPECTS``)."""
+    return name + _SUSPECTS
+
+
+def origin_queue(name: str) -> str:
+    """Return the queue that suspects come from; of any other queue its own name."""
+    return name.removesuffix(_SUSPECTS)
 
 
 def parse_queue(name: str) -> tuple[str, JobClass] | None:
@@ -107,6 +120,9 @@ QUEUE = KeyName("penstock.{endpoint}.{job_class}", "list", "emptied", "publisher
 OPERATIONS_QUEUE = KeyName(
     "penstock.{endpoint}" + _OPERATIONS, "list", "emptied", "workers", "messages whose operation is to be polled now"
 )
+SUSPECTS = KeyName(
+    "{queue}" + _SUSPECTS, "list", "emptied", "workers", "messages in flight at two deaths of their workers"
+)
 CHUNKS = KeyName(CHUNK_QUEUE, "list", "emptied", "publishers", "messages of the chunk task")
 DEFAULT = KeyName(DEFAULT_QUEUE, "list", "emptied", "publishers", "messages of tasks without an endpoint")
 UNACKED = KeyName("unacked", "hash", "emptied", "workers (take.lua)", "delivery tag: message in flight, as kombu's")
@@ -131,8 +147,10 @@ WORK = KeyName(
 QUOTAS = KeyName("quotas", "hash", "kept", "workers", "inference id: name of the quota that its lane is")
 SWEEP = KeyName("sweep", "string", "expires", "workers", "one worker a second looks for messages that nobody rang for")
 DEAD_MESSAGES = KeyName(
-    "dead-messages", "list", "expires", "workers", "messages that no worker can read, with the reason"
+    "dead-messages", "list", "expires", "workers", "messages that no worker can read or survives, with the reason"
 )
+COMPLETED = KeyName("completed", "string", "expires", "workers", "how many messages have ended")
+SUSPECTS_TURN = KeyName("suspects-turn", "string", "expires", "workers", "the process that runs suspects now")
 
 # The braces are part of the released names and do nothing: no cluster is served.
 LANE = KeyName("lane:{{{quota}}}", "hash", "expires", "workers, commands (lanes/lua)", "a lane's shared state")
@@ -171,8 +189,8 @@ KOMBU_UNACKED = {
 }
 
 KEYS: tuple[KeyName, ...] = (
-    OPERATIONS_QUEUE, QUEUE, CHUNKS, DEFAULT, UNACKED, UNACKED_INDEX, HOLDERS, DUE, DUE_MESSAGES, COMMON_BELL, BELL,
-    WORK, QUOTAS, SWEEP, DEAD_MESSAGES,
+    SUSPECTS, OPERATIONS_QUEUE, QUEUE, CHUNKS, DEFAULT, UNACKED, UNACKED_INDEX, HOLDERS, DUE, DUE_MESSAGES,
+    COMMON_BELL, BELL, WORK, QUOTAS, SWEEP, DEAD_MESSAGES, COMPLETED, SUSPECTS_TURN,
     LANE_USED, LANE_FLIGHT, LANE, LANE_SIGNALS, ENDPOINTS, ENDPOINTS_VERSION, ENDPOINTS_SALT,
     HANDED_BACK, PROGRESS, IMAGE, STREAM,
     # Celery's and kombu's own.
@@ -225,7 +243,7 @@ def common_bell_key(prefix: str) -> str:
 
 
 def work_key(prefix: str, job_class: str) -> str:
-    """Return the index of queues with work of one class (``WORK``)."""
+    """Return the index of queues with work of one class, or of those with suspects (``WORK``)."""
     return WORK.name(prefix, job_class=job_class)
 
 
@@ -240,8 +258,18 @@ def sweep_key(prefix: str) -> str:
 
 
 def dead_messages_key(prefix: str) -> str:
-    """Return the list of messages that no worker can read (``DEAD_MESSAGES``)."""
+    """Return the list of messages that no worker can read or survives (``DEAD_MESSAGES``)."""
     return DEAD_MESSAGES.name(prefix)
+
+
+def completed_key(prefix: str) -> str:
+    """Return the count of messages that have ended (``COMPLETED``)."""
+    return COMPLETED.name(prefix)
+
+
+def suspects_turn_key(prefix: str) -> str:
+    """Return the key of the process that runs suspects now (``SUSPECTS_TURN``)."""
+    return SUSPECTS_TURN.name(prefix)
 
 
 def unacked_key(prefix: str) -> str:

@@ -15,7 +15,7 @@ import redis
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.registry import Registry
-from penstock.config.errors import BrokerUnavailable, EndpointNotFound, PenstockError
+from penstock.config.errors import BrokerUnavailable
 from penstock.config.settings import Settings
 from penstock.workers.lanes.limiter import unpark_changed
 
@@ -114,14 +114,10 @@ class EndpointCache:
         version = self._registry.version()
         if version == self._version:
             return
-        try:
-            self._endpoints = {endpoint.inference_id: endpoint for endpoint in self._registry.list()}
-        except EndpointNotFound:
-            return  # deleted between two reads; the next look is right
-        except BrokerUnavailable:
-            raise
-        except PenstockError as exc:
-            logger.error("endpoints cannot be read: %s", exc)
+        found = self._registry.read()
+        for error in found.unreadable.values():
+            logger.error("an endpoint cannot be read: %s", error)
+        self._endpoints = {endpoint.inference_id: endpoint for endpoint in found.endpoints}
         self._version = version
         endpoints = list(self._endpoints.values())
         for endpoint in endpoints:

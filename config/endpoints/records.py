@@ -56,7 +56,7 @@ def to_record(endpoint: Endpoint, given: Mapping[str, Any], box: SecretBox) -> d
     return record
 
 
-def from_record(inference_id: str, record: str, box: SecretBox, settings: Settings) -> Endpoint:
+def from_record(inference_id: str, record: str | bytes, box: SecretBox, settings: Settings) -> Endpoint:
     """Return the endpoint of a stored record; its secrets are decrypted when they are first read.
 
     Raises:
@@ -71,7 +71,7 @@ def from_record(inference_id: str, record: str, box: SecretBox, settings: Settin
                 f"does not know: upgrade, or `penstock endpoint delete {inference_id}`"
             )
         return _read(inference_id, fields, box, settings)
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ConfigurationError(
             f"the record of endpoint [{inference_id}] in the broker is damaged: put the endpoint again, or "
             f"`penstock endpoint delete {inference_id}`"

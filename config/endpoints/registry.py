@@ -12,7 +12,7 @@ import hmac
 import json
 import secrets as random
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import redis
@@ -22,11 +22,24 @@ from penstock.config.endpoints.file import EndpointsFile
 from penstock.config.endpoints.records import from_record, shown, to_record, with_opened_secrets
 from penstock.config.endpoints.secrets import SecretBox
 from penstock.config.endpoints.validation import load_spec, validate_endpoint
-from penstock.config.errors import ConfigurationError, EndpointInvalid, EndpointNotFound
+from penstock.config.errors import ConfigurationError, EndpointInvalid, EndpointNotFound, PenstockError
 from penstock.config.formats import ENDPOINT_RECORD, FIELD
 from penstock.config.names import endpoint_quotas_key, endpoints_key, endpoints_salt_key, endpoints_version_key
 from penstock.config.redis import hide_password, text, translated
 from penstock.config.settings import Settings
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All endpoints.
+
+    Args:
+        endpoints: those that can be read, by id.
+        unreadable: ids of records that are damaged, or of a newer version: what is wrong with each.
+    """
+
+    endpoints: list[Endpoint]
+    unreadable: dict[str, PenstockError]
 
 
 class Registry:
@@ -97,12 +110,28 @@ class Registry:
             return self._find(inference_id)
 
     def list(self) -> list[Endpoint]:
-        """Return all endpoints by id. Secrets are decrypted when they are read: the list needs no key."""
+        """Return all endpoints that can be read, by id; see ``read``."""
+        return self.read().endpoints
+
+    def read(self) -> Listing:
+        """Return all endpoints. Secrets are decrypted when they are read: this needs no key.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        endpoints: dict[str, Endpoint] = {}
+        unreadable: dict[str, PenstockError] = {}
         with translated(self._url):
             stored = cast("dict[Any, Any]", self._client.hgetall(self._key))
-            endpoints = {text(name): self._built(text(name), text(record)) for name, record in stored.items()}
+            for name, record in stored.items():
+                inference_id = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+                try:
+                    endpoints[inference_id] = self._built(inference_id, record)
+                except PenstockError as exc:  # its own fault, and no other's
+                    unreadable[inference_id] = exc
             endpoints |= self._from_file()
-        return [endpoints[inference_id] for inference_id in sorted(endpoints)]
+        readable = [endpoints[inference_id] for inference_id in sorted(endpoints)]
+        return Listing(readable, {name: error for name, error in sorted(unreadable.items()) if name not in endpoints})
 
     def delete(self, inference_id: str) -> None:
         """Remove an endpoint and its secrets.
@@ -159,9 +188,9 @@ class Registry:
         record = self._client.hget(self._key, inference_id) if isinstance(inference_id, str) else None
         if record is None:
             raise self._not_found(inference_id)
-        return self._built(inference_id, text(record))
+        return self._built(inference_id, record)
 
-    def _built(self, inference_id: str, record: str) -> Endpoint:
+    def _built(self, inference_id: str, record: str | bytes) -> Endpoint:
         return from_record(inference_id, record, self._box, self._settings)
 
     def _not_found(self, inference_id: str) -> EndpointNotFound:

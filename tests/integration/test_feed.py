@@ -296,7 +296,9 @@ class Taker:
         self.feed = MessageFeed(runtime(), self.redis, self.leases, selection, lambda: limit, self.held.extend)
         self.leases.start()
         self.loop = asyncio.get_running_loop()
-        self.task = self.loop.create_task(take_messages(Sweep(runtime(), self.redis, selection), self.feed))
+        self.task = self.loop.create_task(
+            take_messages(Sweep(runtime(), self.redis, selection, self.feed.suspects_turn), self.feed)
+        )
 
     def _ended(self) -> None:
         self.loop.call_soon_threadsafe(self.feed.wake)

@@ -144,12 +144,16 @@ def test_put_again_it_is_of_the_new_format(registry: Registry, client: redis.Red
     assert dict(registry.get("other").secrets) == {"api_key": "b"}
 
 
+def raise_(error: Exception) -> None:
+    raise error
+
+
 def test_a_newer_endpoint_is_refused_and_not_replaced(registry: Registry, client: redis.Redis) -> None:
     client.hset(endpoints_key(PREFIX), "other", json.dumps({FIELD: NEWER, "service": "openai"}))
     body = {"service": "openai", "service_settings": {"url": "http://127.0.0.1:9/v1", "api_key": "b", "model_id": "m"}}
     attempts: list[Callable[[], Any]] = [
         lambda: registry.get("other"),
-        registry.list,
+        lambda: raise_(registry.read().unreadable["other"]),
         lambda: registry.put("text_embedding", "other", body),
     ]
     for attempt in attempts:

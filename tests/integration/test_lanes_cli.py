@@ -166,6 +166,30 @@ def test_a_lane_of_a_newer_version_is_refused_by_name(operator: Operator) -> Non
     assert "Traceback" not in shown.stderr
 
 
+def test_a_queue_whose_key_is_no_list_hides_no_lane(operator: Operator) -> None:
+    operator.put("docs")
+    operator.put("other")
+    prefix = operator.settings.key_prefix
+    operator.client.set(f"{prefix}penstock.docs.bulk", "no list")
+    operator.client.lpush(f"{prefix}penstock.other.bulk", "a")
+    operator.client.lpush(f"{prefix}penstock.other.bulk:suspects", "b")
+    assert operator.row("docs")["waiting"] == {"interactive": 0, "bulk": 0}
+    assert operator.row("other")["waiting"] == {"interactive": 0, "bulk": 2}
+
+
+def test_a_damaged_endpoint_is_listed_as_damaged(operator: Operator) -> None:
+    operator.put("docs")
+    operator.client.hset(f"{operator.settings.key_prefix}endpoints", "bad", "{cut")
+    shown = penstock("endpoint", "list")
+    assert shown.returncode == 0
+    assert "docs" in shown.stdout
+    assert "the record of endpoint [bad] in the broker is damaged" in " ".join((shown.stdout + shown.stderr).split())
+    listed = json.loads(penstock("endpoint", "list", "--json").stdout)
+    assert [each["inference_id"] for each in listed["endpoints"]] == ["docs"]
+    assert [each["inference_id"] for each in listed["unreadable"]] == ["bad"]
+    assert operator.row("docs")["state"] == "open"
+
+
 def test_messages_waiting_and_in_flight_are_counted_by_class(operator: Operator) -> None:
     operator.put("docs")
     prefix = operator.settings.key_prefix

@@ -219,16 +219,20 @@ def test_a_key_is_not_sent_to_an_address_that_was_changed_in_redis(
         registry.get("chat")
 
 
-@pytest.mark.parametrize("record", ["", "[]", "{}", '"x"', '{"service": "fake"}', "5"])
+@pytest.mark.parametrize("record", ["", "[]", "{}", '"x"', '{"service": "fake"}', "5", b"\xff"])
 def test_a_damaged_record_is_a_clear_error_and_can_be_put_again(
-    client: redis.Redis, registry: Registry, make_body: Any, record: str
+    client: redis.Redis, registry: Registry, make_body: Any, record: str | bytes
 ) -> None:
     client.hset("penstock:endpoints", "chat", record)
-    for read in (lambda: registry.get("chat"), registry.list):
-        with pytest.raises(ConfigurationError, match=r"endpoint \[chat\]"):
-            read()
+    registry.put("completion", "sound", make_body())
+    with pytest.raises(ConfigurationError, match=r"endpoint \[chat\]"):
+        registry.get("chat")
+    listing = registry.read()
+    assert [each.inference_id for each in listing.endpoints] == ["sound"], "it harms itself only"
+    assert "endpoint [chat]" in str(listing.unreadable["chat"])
     registry.put("completion", "chat", make_body())
     assert registry.get("chat").service == "fake"
+    assert registry.read().unreadable == {}
 
 
 def test_a_service_of_a_later_version_is_a_clear_error(
@@ -237,7 +241,8 @@ def test_a_service_of_a_later_version_is_a_clear_error(
     registry.put("completion", "chat", make_body())
     monkeypatch.delitem(services.SERVICES, "fake")
     with pytest.raises(ConfigurationError, match=r"service \[fake\].*upgrade"):
-        registry.list()
+        registry.get("chat")
+    assert list(registry.read().unreadable) == ["chat"]
 
 
 def test_a_client_that_decodes_serves_as_well(valkey: Any, settings: Settings, make_body: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import Any
 
 from penstock.config.redis import connect_async
@@ -28,3 +30,26 @@ async def nap(self: Any, seconds: float = 0.0, value: Any = None) -> Any:
 @app.task(name="tests.add", blocking=False)
 def add(x: int, y: int) -> int:
     return x + y
+
+
+_running: set[str] = set()
+
+
+@app.task(name="tests.work", bind=True)
+async def work(self: Any, seconds: float = 0.0, kills: bool = False) -> int:
+    """Work for a while, then perhaps kill the worker. The hash ``tests:beside`` has how many others ran beside it."""
+    _running.add(self.request.id)
+    try:
+        await _note(self.request.id, seconds)
+        if kills:
+            os.kill(os.getpid(), signal.SIGKILL)
+    finally:
+        _running.discard(self.request.id)
+    return 1
+
+
+async def _note(task_id: str, seconds: float) -> None:
+    async with connect_async(app.conf.broker_url) as client:
+        await client.hincrby("tests:begun", task_id, 1)
+        await asyncio.sleep(seconds)
+        await client.rpush(f"tests:beside:{task_id}", len(_running) - 1)

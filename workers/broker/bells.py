@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import redis
 import redis.asyncio
 
-from penstock.config.names import bell_key, common_bell_key, work_key
+from penstock.config.names import BULK, INTERACTIVE, SUSPECTS_CLASS, bell_key, common_bell_key, work_key
 from penstock.config.redis import connect
 from penstock.workers.lua import async_script, script
 
@@ -68,4 +68,5 @@ def bells(prefix: str, only: Iterable[str] | None) -> list[str]:
 
 
 def _keys(prefix: str) -> list[str]:
-    return [work_key(prefix, "interactive"), work_key(prefix, "bulk"), common_bell_key(prefix)]
+    indexes = [work_key(prefix, each) for each in (INTERACTIVE, BULK, SUSPECTS_CLASS)]
+    return [*indexes, common_bell_key(prefix)]

@@ -25,7 +25,7 @@ from penstock.config.names import (
 )
 from penstock.config.redis import text
 from penstock.workers.broker.bells import ring_async
-from penstock.workers.broker.leases import give_again
+from penstock.workers.broker.restore import give_again
 from penstock.workers.lua import async_script
 
 #: Messages put on their queues in one look.

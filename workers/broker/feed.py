@@ -23,9 +23,11 @@ from penstock.config.names import (
     BULK,
     INTERACTIVE,
     LANE_QUEUES,
+    SUSPECTS_CLASS,
     endpoint_quotas_key,
     lane_key,
     parse_queue,
+    suspects_queue,
     work_key,
 )
 from penstock.config.redis import text
@@ -33,6 +35,7 @@ from penstock.workers.broker.bells import bells
 from penstock.workers.broker.leases import Leases
 from penstock.workers.broker.message import Taken
 from penstock.workers.broker.selection import Selection
+from penstock.workers.broker.suspects import SuspectsTurn
 from penstock.workers.lua import async_script
 from penstock.workers.pool.loop import heed_cancellation
 from penstock.workers.runtime import Runtime
@@ -74,6 +77,7 @@ class MessageFeed:
         limit: Callable[[], int],
         deliver: Callable[[Sequence[Taken]], None],
     ) -> None:
+        self.suspects_turn = SuspectsTurn(client, runtime.settings.key_prefix, selection, leases.__len__, self.wake)
         self._runtime, self._client, self._leases = runtime, client, leases
         self._selection, self._limit, self._deliver = selection, limit, deliver
         self._prefix = runtime.settings.key_prefix
@@ -113,16 +117,15 @@ class MessageFeed:
 
     async def _turn(self) -> None:
         self._wake.clear()
-        room = self._limit() - len(self._leases)
+        if self.suspects_turn.mine:
+            await self._run_alone()
+            return
+        room = min(self._limit() - len(self._leases), AT_ONCE)
         if room <= 0:
             await self._wait(IDLE_S)
             return
-        room = min(room, AT_ONCE)
-        taken, wait_ms = await self._take_whole(room)
-        for each in taken:
-            self._leases.hold(each.tag, each.queue)
-        if taken:
-            self._deliver(taken)
+        taken, wait_ms = await self._take_whole(self._usual(room))
+        self._hand_on(taken)
         if len(taken) == room or (taken and wait_ms == 0):  # more may be ready
             await asyncio.sleep(0)  # what was taken begins before more is taken
         elif wait_ms < 0:
@@ -130,11 +133,30 @@ class MessageFeed:
         else:
             await self._wait(wait_ms / 1000 or FULL_S, listen=True)
 
+    async def _run_alone(self) -> None:
+        """Take a suspect, when nothing else is in flight."""
+        if len(self._leases):
+            await self._wait(IDLE_S)
+            return
+        taken: list[Taken] = []
+        if self.suspects_turn.goes_on():
+            taken, _ = await self._take_whole(self._suspects())
+        if taken:
+            self._hand_on(taken)
+        else:
+            self.suspects_turn.end()
+
+    def _hand_on(self, taken: Sequence[Taken]) -> None:
+        for each in taken:
+            self._leases.hold(each.tag, each.queue)
+        if taken:
+            self._deliver(taken)
+
     # Taking -----------------------------------------------------------------------------------------
 
-    async def _take_whole(self, room: int) -> tuple[list[Taken], float]:
+    async def _take_whole(self, asked: dict[str, Any]) -> tuple[list[Taken], float]:
         """As ``_take``. When it is cancelled meanwhile, what the broker has leased to us by then goes back."""
-        take = asyncio.ensure_future(self._take(room))
+        take = asyncio.ensure_future(self._take(asked))
         try:
             return await asyncio.shield(take)
         except asyncio.CancelledError:
@@ -145,24 +167,17 @@ class MessageFeed:
                     self._leases.put_back(each.tag)
             raise
 
-    async def _take(self, room: int) -> tuple[list[Taken], float]:
+    async def _take(self, asked: dict[str, Any]) -> tuple[list[Taken], float]:
         """Return what was taken, and the ms until more may be ready: below 0 when nothing waits."""
-        only = self._selection.only()
         self._takes += 1
-        asked: dict[str, Any] = {
+        asked |= {
             "prefix": self._prefix,
             "lane_queue": LANE_QUEUES,
             "lane": lane_key(self._prefix, "%s"),
             "tag": f"{self._run_id}-{self._takes}-",
-            "room": room,
-            "horizon": {name: ms + 2 * self._rtt_ms for name, ms in HORIZON_MS.items()},
-            "allowance": FIRST_MESSAGES,
-            "allowances": self._allowances(),
         }
-        if only is not None:
-            asked["only"] = _in_turn(only, self._takes)
         keys = [*self._leases.keys, endpoint_quotas_key(self._prefix)]
-        keys += [work_key(self._prefix, INTERACTIVE), work_key(self._prefix, BULK)]
+        keys += [work_key(self._prefix, each) for each in asked.pop("classes")]
         began = time.perf_counter()
         answer: Any = await self._script(keys=keys, args=[json.dumps(asked)])
         took_ms = (time.perf_counter() - began) * 1000
@@ -170,6 +185,25 @@ class MessageFeed:
         wait, *rows = answer
         taken = [Taken(text(tag), text(queue), raw) for tag, queue, raw in zip(*[iter(rows)] * 3, strict=True)]
         return taken, float(wait)
+
+    def _usual(self, room: int) -> dict[str, Any]:
+        """Ask for messages of lanes that may send."""
+        asked: dict[str, Any] = {
+            "classes": (INTERACTIVE, BULK),
+            "room": room,
+            "horizon": {name: ms + 2 * self._rtt_ms for name, ms in HORIZON_MS.items()},
+            "allowance": FIRST_MESSAGES,
+            "allowances": self._allowances(),
+        }
+        only = self._selection.only()
+        return asked if only is None else asked | {"only": _in_turn(only, self._takes)}
+
+    def _suspects(self) -> dict[str, Any]:
+        """Ask for one suspect; its task waits for its lane."""
+        excluded = {suspects_queue(queue): -1 for queue in self._selection.excluded}
+        asked = {"classes": (SUSPECTS_CLASS,), "room": 1, "horizon": {}, "allowance": {}, "allowances": excluded}
+        only = self._selection.only()
+        return asked if only is None else asked | {"only": [suspects_queue(queue) for queue in only]}
 
     def _allowances(self) -> dict[str, int]:
         """Return how many more messages may be taken of the queues that have some in flight; below 0: left out."""

@@ -18,10 +18,11 @@ from celery import bootsteps
 from kombu.message import Message
 from kombu.serialization import prepare_accept_content
 
-from penstock.config.errors import MessageUnreadable, PenstockError
-from penstock.config.names import parse_queue
+from penstock.config.errors import MessageKillsWorkers, MessageUnreadable, PenstockError
+from penstock.config.names import origin_queue, parse_queue, suspects_queue
 from penstock.config.redis import connect, connect_async, is_redis
 from penstock.workers.broker.dead_letters import set_apart
+from penstock.workers.broker.deaths import CONVICTED_AT, deaths_of
 from penstock.workers.broker.delayed import set_aside
 from penstock.workers.broker.feed import MessageFeed
 from penstock.workers.broker.leases import Leases
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds after which a message whose end could not be written down is put back, and most for ending the loop.
 AGAIN_S, END_S = 1.0, 2.0
+#: Why a message is run no more that kills its workers; and what is said of a message that is set apart, by its error.
+KILLS = f"it ended {CONVICTED_AT} workers running that ran nothing else, while other messages completed"
+_FAULTS = {MessageUnreadable: "cannot be read", MessageKillsWorkers: "is run no more"}
 
 
 class Feeder(bootsteps.StartStopStep):
@@ -55,7 +59,7 @@ class Feeder(bootsteps.StartStopStep):
         self._handler: Any = None
         self._consumer: Any = None
         beats = settings.heartbeat_s, settings.visibility_timeout_s
-        self._leases = Leases(lambda: connect(self._url), settings.key_prefix, *beats, self._wake)
+        self._leases = Leases(lambda: connect(self._url), settings.key_prefix, *beats, self._wake, self._on_convicted)
         self._channel = LeaseChannel(self._leases)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._look: Wake | None = None
@@ -101,7 +105,7 @@ class Feeder(bootsteps.StartStopStep):
             at_close(client.aclose)
             self._feed = MessageFeed(runtime(), client, self._leases, self.selection, self._limit, self._deliver)
             self._look = Wake(asyncio.get_running_loop(), self._feed.wake)
-            self._sweep = Sweep(runtime(), client, self.selection)
+            self._sweep = Sweep(runtime(), client, self.selection, self._feed.suspects_turn)
             self._client = client
         work = take_messages(self._sweep, self._feed)
         self._task = asyncio.get_running_loop().create_task(work, name="penstock-feed")
@@ -120,24 +124,33 @@ class Feeder(bootsteps.StartStopStep):
             self._consumer.call_soon(self._hand_over_all, readable)
 
     def _read(self, taken: Taken) -> Message | None:
-        """Return a message that can be read and whose time has come. Any other ends up where it belongs."""
+        """Return a message that can be run now. Any other ends up where it belongs."""
         try:
             message = read_message(taken, self._channel, self._accept)
         except Unreadable as exc:
             logger.error("a message on %s cannot be read: %s; it is set apart", taken.queue, exc)
             self._set_apart(taken, str(exc))
             return None
+        if taken.queue == origin_queue(taken.queue) and deaths_of(message.headers).suspect:
+            self._spawn(taken.tag, self._set_aside(taken, suspects_queue(taken.queue), 0.0))
+            return None
         # Celery would wait for the message's time in its own memory, and forget it with its connection; here it waits
         # in the broker, and comes without it.
         if (delay_s := _eta_in(message.headers.get("eta"))) > 0:
-            self._spawn(taken.tag, self._set_aside(taken, delay_s))
+            self._spawn(taken.tag, self._set_aside(taken, taken.queue, delay_s))
             return None
         if delay_s < 0:
             message.headers["eta"] = None
         return message
 
-    def _set_apart(self, taken: Taken, why: str) -> None:
-        self._spawn(taken.tag, self._add_dead(taken, why))
+    def _set_apart(self, taken: Taken, why: str, kind: type[PenstockError] = MessageUnreadable) -> None:
+        self._spawn(taken.tag, self._add_dead(taken, why, kind))
+
+    def _on_convicted(self, tag: str, queue: str, raw: bytes) -> None:
+        """Set a message apart that kills its workers. From the thread of the leases."""
+        taken = Taken(tag, origin_queue(queue), raw)
+        logger.error("a message on %s is run no more: %s; it is set apart", taken.queue, KILLS)
+        process_loop().loop.call_soon_threadsafe(self._set_apart, taken, KILLS, MessageKillsWorkers)
 
     def _spawn(self, tag: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(self._see_through(tag, work))
@@ -153,11 +166,11 @@ class Feeder(bootsteps.StartStopStep):
             await asyncio.sleep(AGAIN_S)
             self._leases.put_back(tag)
 
-    async def _add_dead(self, taken: Taken, why: str) -> None:
+    async def _add_dead(self, taken: Taken, why: str, kind: type[PenstockError]) -> None:
         """Tell the sender, where a message says whose it is, then set it apart."""
         if (task_id := read_id(taken.raw)) is not None:
             where = f"it is kept: see `penstock lane dead {_lane_of(taken.queue)}`"
-            error = MessageUnreadable(f"the message of task {task_id} on {taken.queue} cannot be read: {why}; {where}")
+            error = kind(f"the message of task {task_id} on {taken.queue} {_FAULTS[kind]}: {why}; {where}")
             await asyncio.to_thread(self._fail, task_id, error)
         await set_apart(self._client, self._settings.key_prefix, self._leases, taken, why)
 
@@ -168,8 +181,8 @@ class Feeder(bootsteps.StartStopStep):
     def _fail(self, task_id: str, error: Exception, request: Any = None) -> None:
         self._consumer.app.backend.mark_as_failure(task_id, error, request=request)
 
-    async def _set_aside(self, taken: Taken, delay_s: float) -> None:
-        await set_aside(self._client, self._settings.key_prefix, taken.tag, taken.queue, delay_s, begun=False)
+    async def _set_aside(self, taken: Taken, queue: str, delay_s: float) -> None:
+        await set_aside(self._client, self._settings.key_prefix, taken.tag, queue, delay_s, begun=False)
         self._leases.drop(taken.tag)
 
     def _hand_over_all(self, messages: Sequence[tuple[Any, Taken]]) -> None:

@@ -15,16 +15,14 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-from uuid import uuid4
 
 import redis
-from kombu.utils.json import dumps, loads
 
-from penstock.config.names import holder_key, unacked_index_key, unacked_key
+from penstock.config.names import completed_key, holder_key, unacked_index_key, unacked_key
 from penstock.config.redis import text
-from penstock.workers.broker.bells import ring
+from penstock.workers.broker.restore import OnConvicted, Restorer
 from penstock.workers.lua import script
 
 logger = logging.getLogger(__name__)
@@ -33,6 +31,8 @@ logger = logging.getLogger(__name__)
 LOOK_S = 1.0
 #: Seconds for which what has ended is gathered, so that it is told to the broker together.
 GATHER_S = 0.01
+#: Seconds for which the count of messages that have ended is kept after the last one.
+COMPLETED_KEPT_S = 14 * 86_400
 #: Leases that have run out, put back in one look.
 LAPSED_AT_ONCE = 100
 
@@ -46,6 +46,8 @@ class Leases:
         heartbeat_s: seconds between renewals.
         visibility_s: seconds after its last renewal at which a lease has run out.
         on_end: is called, from any thread, when a lease has ended.
+        on_convicted: is given, from the thread of the leases, the tag, queue and contents of a message that kills its
+            workers (``deaths``), and shall end its lease; None: such a message is put back as any other.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class Leases:
         heartbeat_s: float,
         visibility_s: float,
         on_end: Callable[[], object] = lambda: None,
+        on_convicted: OnConvicted | None = None,
     ) -> None:
+        self._on_convicted = on_convicted
         self._connect, self._prefix = connect, prefix
         self._heartbeat_s, self._visibility_s, self._on_end = heartbeat_s, visibility_s, on_end
         self.keys = [unacked_index_key(prefix), unacked_key(prefix), holder_key(prefix)]
@@ -161,11 +165,11 @@ class Leases:
         with self._lock:
             acks, returns = list(self._acks), dict(self._returns)
         if acks:
-            self._forget(acks)
+            self._acknowledge(acks)
             with self._lock:
                 self._acks.difference_update(acks)
         if returns:
-            self._restore(returns)
+            self._restorer().put_back(returns)
             with self._lock:
                 for tag in returns:
                     self._returns.pop(tag, None)
@@ -184,62 +188,26 @@ class Leases:
         lapsed: Any = client.zrange(
             self.keys[0], "-inf", before, byscore=True, offset=0, num=LAPSED_AT_ONCE, withscores=True
         )
-        scores = {text(tag): score for tag, score in lapsed}
-        return self._restore(dict.fromkeys(scores, True), scores) if scores else 0
+        restorer = self._restorer()
+        restored = restorer.outlive({text(tag): score for tag, score in lapsed})
+        for tag in restored:
+            self.drop(tag)  # if it was ours, we were away for too long
+        return len(restored)
 
-    def _restore(self, tags: Mapping[str, bool], scores: Mapping[str, float] | None = None) -> int:
-        """Put messages back; ``tags`` says of each whether its task may have begun."""
-        client, queues = self._redis(), []
-        kept: Any = client.hmget(self.keys[1], list(tags))
-        for (tag, begun), raw in zip(tags.items(), kept, strict=True):
-            if raw is None:
-                self._forget([tag])
-                continue
-            queue, message = _again(raw, begun)
-            arguments = [tag, message, repr(scores[tag]) if scores else ""]
-            if script(client, "broker/restore")(keys=[*self.keys, f"{self._prefix}{queue}"], args=arguments):
-                queues.append(queue)
-                if scores:
-                    self.drop(tag)  # it was ours: we were away for too long
-        ring(client, self._prefix, queues)
-        return len(queues)
+    def _restorer(self) -> Restorer:
+        return Restorer(self._redis(), self._prefix, self.keys, self._on_convicted)
 
-    def _forget(self, tags: Sequence[str]) -> None:
+    def _acknowledge(self, tags: Sequence[str]) -> None:
         with self._redis().pipeline(transaction=True) as pipe:
             index, *hashes = self.keys
             pipe.zrem(index, *tags)
             for each in hashes:
                 pipe.hdel(each, *tags)
+            pipe.incrby(completed_key(self._prefix), len(tags))
+            pipe.expire(completed_key(self._prefix), COMPLETED_KEPT_S)
             pipe.execute()
 
     def _redis(self) -> redis.Redis:
         if self._client is None:
             self._client = self._connect()
         return self._client
-
-
-def give_again(message: dict[str, Any], *, begun: bool) -> str:
-    """Make a message one that is delivered anew; if its task has begun, it says so. Returns its new tag.
-
-    Whoever had it under the old tag, if he lives after all, can no longer acknowledge it.
-    """
-    properties = message.setdefault("properties", {})
-    if begun:
-        message.setdefault("headers", {})["redelivered"] = True
-        properties.setdefault("delivery_info", {})["redelivered"] = True
-    tag = properties["delivery_tag"] = str(uuid4())
-    return tag
-
-
-def _again(raw: bytes, begun: bool) -> tuple[str, str | bytes]:
-    """Return a leased message's queue, and the message as it shall stand there: if it has begun, as delivered again.
-
-    A message that cannot be read is put back as it is; whoever takes it next says what is wrong with it.
-    """
-    try:
-        message, _, queue = loads(raw.decode())
-        give_again(message, begun=begun)
-        return queue, dumps(message)
-    except Exception:  # kombu's JSON makes objects of what it reads, whose errors are of any kind
-        body, _, queue = raw[1:-1].rpartition(b', "", ')
-        return str(loads(queue.decode())), body

@@ -10,6 +10,7 @@ from typing import Any
 from kombu.message import Message
 from kombu.utils.json import loads
 
+from penstock.config.names import origin_queue
 from penstock.workers.broker.leases import Leases
 
 
@@ -68,7 +69,7 @@ def read_message(taken: Taken, channel: LeaseChannel, accept: Any) -> Message:
         headers = _mapping(envelope.get("headers") or {})
         _check_identity(headers)
         body = _body(envelope.get("body"), properties.get("body_encoding"))
-        info = {**_mapping(properties.get("delivery_info") or {}), "routing_key": taken.queue}
+        info = {**_mapping(properties.get("delivery_info") or {}), "routing_key": origin_queue(taken.queue)}
     except Unreadable:
         raise
     except Exception as exc:  # kombu's JSON makes objects of what it reads, whose errors are of any kind

@@ -57,6 +57,11 @@ class Selection:
         operations = {operations_queue(lane) for lane in lanes}
         return sorted((self._chosen | operations) - self._excluded)
 
+    def serves(self, queue: str) -> bool:
+        """Whether messages of a queue are taken."""
+        only = self.only()
+        return queue not in self._excluded if only is None else queue in only
+
     def known(self, endpoints: Iterable[Endpoint]) -> list[str]:
         """Return the queues that this worker serves of those that are known: the endpoints' own, and the fixed ones."""
         if (only := self.only()) is not None:

@@ -16,10 +16,11 @@ import redis.asyncio
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.errors import PenstockError
-from penstock.config.names import endpoint_quotas_key, sweep_key
+from penstock.config.names import endpoint_quotas_key, suspects_queue, sweep_key
 from penstock.workers.broker.bells import ring_async
 from penstock.workers.broker.delayed import put_due
 from penstock.workers.broker.selection import Selection, all_queues
+from penstock.workers.broker.suspects import SuspectsTurn
 from penstock.workers.pool.loop import heed_cancellation
 from penstock.workers.runtime import Runtime
 
@@ -38,9 +39,13 @@ class Sweep:
         runtime: this process's.
         client: asyncio client of the broker.
         selection: which queues are served.
+        suspects_turn: is looked after.
     """
 
-    def __init__(self, runtime: Runtime, client: redis.asyncio.Redis, selection: Selection) -> None:
+    def __init__(
+        self, runtime: Runtime, client: redis.asyncio.Redis, selection: Selection, suspects_turn: SuspectsTurn
+    ) -> None:
+        self._suspects_turn = suspects_turn
         self._runtime, self._client, self._selection = runtime, client, selection
         self._prefix = runtime.settings.key_prefix
         self._mapped: str | None = None
@@ -63,12 +68,14 @@ class Sweep:
         if time.monotonic() - self._looked_at < LOOK_S:
             return
         self._looked_at = time.monotonic()
+        await self._suspects_turn.look()
         endpoints = await asyncio.to_thread(self._refresh)
         await self._map_quotas(endpoints)
         self._log_changes(self._selection.known(endpoints))
         # One worker a second looks for all of them.
         if await self._client.set(sweep_key(self._prefix), 1, nx=True, px=int(LOOK_S * 900)):
-            await ring_async(self._client, self._prefix, all_queues(endpoints))
+            queues = all_queues(endpoints)
+            await ring_async(self._client, self._prefix, [*queues, *map(suspects_queue, queues)])
 
     def _refresh(self) -> list[Endpoint]:
         known = self._runtime.endpoints

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import redis
 
 from penstock.config.endpoints.endpoint import Endpoint
-from penstock.config.names import JOB_CLASSES, holder_key, queue_key, queue_name
+from penstock.config.names import JOB_CLASSES, JobClass, holder_key, origin_queue, queue_key, queue_name, suspects_queue
 from penstock.config.redis import text
 from penstock.config.settings import Settings
 from penstock.workers.lanes.scripts import by_name, run_blocking
@@ -89,13 +89,28 @@ def read_lane(client: redis.Redis, settings: Settings, quota: str, endpoint: End
     )
 
 
-def waiting(client: redis.Redis, settings: Settings, inference_id: str) -> dict[str, int]:
-    """Return the number of messages waiting in the broker for an endpoint, by class."""
-    keys = {name: queue_key(settings.key_prefix, queue_name(inference_id, name)) for name in JOB_CLASSES}
-    return {name: int(client.llen(key)) for name, key in keys.items()}
+def waiting(client: redis.Redis, settings: Settings, inference_id: str) -> dict[JobClass, int]:
+    """Return the number of messages waiting in the broker for an endpoint, by class; suspects, too.
+
+    A queue whose key holds something else than a list has none.
+    """
+    found = {}
+    for name in JOB_CLASSES:
+        queue = queue_name(inference_id, name)
+        found[name] = sum(
+            _length(client, queue_key(settings.key_prefix, each)) for each in (queue, suspects_queue(queue))
+        )
+    return found
+
+
+def _length(client: redis.Redis, key: str) -> int:
+    try:
+        return int(client.llen(key))
+    except redis.ResponseError:
+        return 0
 
 
 def in_flight(client: redis.Redis, settings: Settings) -> Counter[str]:
     """Return the number of messages in flight in all workers, by queue."""
     queues: list[Any] = client.hvals(holder_key(settings.key_prefix))
-    return Counter(text(queue) for queue in queues)
+    return Counter(origin_queue(text(queue)) for queue in queues)

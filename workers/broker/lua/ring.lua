@@ -1,6 +1,7 @@
 -- Tell that queues have work, and wake a worker for each. Queues that hold nothing are left out.
 --
--- KEYS[1], KEYS[2] indexes of queues with work: interactive, bulk   KEYS[3] the bell that workers of all lanes wait on
+-- KEYS[1..3] indexes of queues with work: interactive, bulk, with suspects (for which no bell is rung: they have time)
+-- KEYS[4] the bell that workers of all lanes wait on
 -- ARGV[1] prefix of all keys, ARGV[2] what a queue's own bell begins with, ARGV[3] most rings that a bell keeps
 -- ARGV[4..] queues
 -- Returns how many have work.
@@ -17,11 +18,14 @@ local now = t[1] * 1000 + t[2] / 1000
 for i = 4, #ARGV do
   local queue = ARGV[i]
   if redis.call('EXISTS', ARGV[1] .. queue) == 1 then
-    local index = string.match(queue, '%.bulk$') and KEYS[2] or KEYS[1]
     rung = rung + 1
-    redis.call('ZADD', index, 'NX', now, queue)
-    ring(KEYS[3])
-    ring(ARGV[2] .. queue)
+    if string.match(queue, ':suspects$') then
+      redis.call('ZADD', KEYS[3], 'NX', now, queue)
+    else
+      redis.call('ZADD', string.match(queue, '%.bulk$') and KEYS[2] or KEYS[1], 'NX', now, queue)
+      ring(KEYS[4])
+      ring(ARGV[2] .. queue)
+    end
   end
 end
 return rung
