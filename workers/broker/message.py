@@ -67,7 +67,7 @@ def read_message(taken: Taken, channel: LeaseChannel, accept: Any) -> Message:
         envelope = _mapping(loads(taken.raw.decode()))
         properties: dict[str, Any] = {**_mapping(envelope["properties"]), "delivery_tag": taken.tag}
         headers = _mapping(envelope.get("headers") or {})
-        _check_identity(headers)
+        _check_headers(headers)
         body = _body(envelope.get("body"), properties.get("body_encoding"))
         info = {**_mapping(properties.get("delivery_info") or {}), "routing_key": origin_queue(taken.queue)}
     except Unreadable:
@@ -96,7 +96,7 @@ def read_id(raw: bytes) -> str | None:
         found = (envelope.get("headers") or {}).get("id") or envelope["properties"].get("correlation_id")
     except Exception:  # see read_message
         return None
-    return found if isinstance(found, str) and found else None
+    return found if _is_name(found) else None
 
 
 def check_body(message: Message) -> None:
@@ -118,13 +118,21 @@ def check_body(message: Message) -> None:
         raise Unreadable("its arguments are of wrong types")
 
 
-def _check_identity(headers: Mapping[str, Any]) -> None:
-    # An older protocol has both in the body, where Celery itself looks.
+def _check_headers(headers: Mapping[str, Any]) -> None:
+    # An older protocol has them in the body, where Celery itself looks.
     if "task" not in headers:
         return
     for name in ("task", "id"):
-        if not isinstance(headers.get(name), str) or not headers[name]:
+        if not _is_name(headers.get(name)):
             raise Unreadable(f"its header {name!r} is no text")
+    limits = headers.get("timelimit") or ()
+    if not isinstance(limits, list | tuple) or not all(isinstance(each, int | float | None) for each in limits):
+        raise Unreadable("its header 'timelimit' has no two numbers of seconds")
+
+
+def _is_name(value: Any) -> bool:
+    """Whether it is a text that can be part of a key: JSON may spell half a character."""
+    return isinstance(value, str) and bool(value) and value.encode(errors="replace").decode() == value
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

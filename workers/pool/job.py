@@ -61,10 +61,11 @@ class PoolJob(Interruption):
         """Run it to its end and report. Never raises."""
         self._loop = asyncio.get_running_loop()
         self._report((self._accept, None))
-        timers = [] if self.killed else self._start_timers()
+        timers: list[asyncio.TimerHandle] = []
         try:
             if self.killed:
                 return
+            self._start_timers(timers)
             if self._blocking:
                 self._report(await threads.run(self._in_thread))
             else:
@@ -72,7 +73,8 @@ class PoolJob(Interruption):
         except asyncio.CancelledError:
             logger.info("a task is left behind in its thread; its message goes back to its queue")
         except BaseException:
-            logger.exception("a task's run broke down; its message goes back to its queue")
+            logger.exception("a task's run broke down")
+            self._report((self._callbacks["error_callback"], ExceptionInfo()))
         finally:
             for timer in timers:
                 timer.cancel()
@@ -113,14 +115,12 @@ class PoolJob(Interruption):
 
     # Time limits -------------------------------------------------------------------------------------
 
-    def _start_timers(self) -> list[asyncio.TimerHandle]:
+    def _start_timers(self, timers: list[asyncio.TimerHandle]) -> None:
         assert self._loop is not None
-        timers = []
         if self._soft and not (self._hard and self._hard <= self._soft):
             timers.append(self._loop.call_later(self._soft, self._on_soft_limit))
         if self._hard:
             timers.append(self._loop.call_later(self._hard, self._on_hard_limit))
-        return timers
 
     def _on_soft_limit(self) -> None:
         self._report((lambda _: self._callbacks["timeout_callback"](True, self._soft), None))
