@@ -29,7 +29,7 @@ import numpy as np
 import orjson
 from kombu.utils import json as kombu_json
 
-from penstock.workers.results import codec, format_1
+from penstock.workers.results import codec, format_1, serializers
 from penstock.workers.results.kinds import KINDS, little_endian, read_array
 from penstock.workers.results.types import Choice, CompleteResult, Effort, EmbedResult, Usage
 
@@ -347,7 +347,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=15, help="rounds, each with a format 1 of its own")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
-    codec.register()
+    serializers.register()
     assert format_1.read(memoryview(encode_1([1]))) == (0, [1])
     rows = measure(options.repeat)
     if options.json:

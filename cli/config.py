@@ -9,8 +9,8 @@ from typing import Any
 from penstock.cli import output
 from penstock.cli.options import AsJson
 from penstock.config.errors import ConfigurationError
-from penstock.config.redis import MASK, hide_password
 from penstock.config.settings import PREFIX, SECRET_FIELDS, Settings, read_settings, variable
+from penstock.config.urls import MASK, hide_password
 
 
 def command(

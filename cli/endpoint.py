@@ -18,8 +18,9 @@ from penstock.config.endpoints.file import fill_variables
 from penstock.config.endpoints.registry import Registry
 from penstock.config.endpoints.validation import validate_endpoint
 from penstock.config.errors import ConfigurationError, InferenceFailed
-from penstock.config.redis import connect, state_url
+from penstock.config.redis import connect
 from penstock.config.settings import Settings, load_settings
+from penstock.config.urls import state_url
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -17,8 +17,9 @@ from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.registry import Registry
 from penstock.config.errors import ConfigurationError
 from penstock.config.names import CHUNK_QUEUE, DEFAULT_QUEUE, JOB_CLASSES, operations_queue, queue_name
-from penstock.config.redis import connect, is_redis, state_url
+from penstock.config.redis import connect
 from penstock.config.settings import Settings, load_settings
+from penstock.config.urls import is_redis, state_url
 from penstock.workers.broker import dead_letters
 from penstock.workers.broker.dead_letters import DeadMessage
 from penstock.workers.embedded.broker import broker

@@ -17,8 +17,9 @@ from penstock.cli.options import AsJson
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.registry import Registry
 from penstock.config.names import BULK, INTERACTIVE, queue_name
-from penstock.config.redis import connect, state_url
+from penstock.config.redis import connect
 from penstock.config.settings import Settings, load_settings
+from penstock.config.urls import state_url
 from penstock.workers.embedded.broker import broker
 from penstock.workers.lanes.status import in_flight, read_lane, waiting
 

@@ -15,8 +15,9 @@ import typer
 
 from penstock.cli import output
 from penstock.config.endpoints.registry import Registry
-from penstock.config.redis import connect, state_url
+from penstock.config.redis import connect
 from penstock.config.settings import Settings, load_settings
+from penstock.config.urls import state_url
 from penstock.workers.embedded.broker import Urls, broker
 from penstock.workers.processes.launcher import ProcessGroup, WorkersFailed, roles
 

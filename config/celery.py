@@ -12,8 +12,8 @@ import kombu.compression
 import zstandard
 
 from penstock.config.names import DEFAULT_QUEUE, KOMBU_UNACKED
-from penstock.config.redis import scheme_of
 from penstock.config.settings import Settings
+from penstock.config.urls import scheme_of
 
 RESULT_SERIALIZER = "penstock"
 RESULT_CONTENT_TYPE = "application/vnd.penstock.result"

@@ -1,6 +1,6 @@
 """Connections to Redis (or Valkey), and its errors in our words.
 
-URLs are spelt as Celery spells them: ``redis://``, ``rediss://`` and ``redis+socket:///path?virtual_host=N``.
+URLs are spelt as Celery spells them (``config.urls``).
 """
 
 from __future__ import annotations
@@ -14,48 +14,15 @@ import redis
 import redis.asyncio
 
 from penstock.config.errors import BrokerUnavailable, ConfigurationError
+from penstock.config.urls import REDIS_SCHEMES, hide_password
 
-REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
-BROKER_SCHEMES = (*REDIS_SCHEMES, "amqp", "amqps")
 TIMEOUT_S = 5.0
-MASK = "***"
-
-_SECRET_PARAMETERS = frozenset({"password", "ssl_password"})
 _SSL_REQUIREMENTS = {"CERT_REQUIRED": "required", "CERT_OPTIONAL": "optional", "CERT_NONE": "none"}
 
 
 def text(value: Any) -> str:
     """Return a part of an answer as text, whether its client decodes or not."""
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def scheme_of(url: str) -> str:
-    """Return a URL's scheme in lower case, empty when it has none."""
-    scheme, mark, _ = url.strip().partition("://")
-    return scheme.lower() if mark else ""
-
-
-def is_redis(url: str) -> bool:
-    """Tell whether a URL names a Redis-compatible server."""
-    return scheme_of(url) in REDIS_SCHEMES
-
-
-def hide_password(url: str) -> str:
-    """Return a URL that may be shown: its passwords replaced by ``***``. Never raises."""
-    try:
-        parts = urlsplit(url)
-        user, at, host = parts.netloc.rpartition("@")
-        netloc = f"{user.partition(':')[0]}:{MASK}@{host}" if at and ":" in user else parts.netloc
-        query = parse_qsl(parts.query, keep_blank_values=True)
-        shown = urlencode([(k, MASK if k.lower() in _SECRET_PARAMETERS else v) for k, v in query], safe="*/:")
-        return f"{parts.scheme}://{netloc}{parts.path}" + (f"?{shown}" if shown else "")
-    except ValueError:
-        return f"{scheme_of(url)}://{MASK}"
-
-
-def state_url(broker_url: str, result_url: str) -> str:
-    """Return the Redis that holds endpoints, lanes and jobs: the broker's, or the results' beside a RabbitMQ."""
-    return broker_url if is_redis(broker_url) else result_url
 
 
 def connect(url: str, *, decode: bool = False, timeout_s: float = TIMEOUT_S) -> redis.Redis:

@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from penstock.config.errors import ConfigurationError
-from penstock.config.redis import BROKER_SCHEMES, REDIS_SCHEMES, scheme_of
+from penstock.config.urls import BROKER_SCHEMES, REDIS_SCHEMES, scheme_of
 
 PREFIX = "PENSTOCK_"
 #: Default of ``request_timeout_s``, and the most that it and an endpoint's ``timeout_s`` may be.

@@ -1,38 +1,37 @@
 """What is done: chunk, embed, complete, generate images; and backfills.
 
-Enter at a task's folder (``embedding``, ``completion``, ``images``, ``chunking``): ``task`` in each is the Celery
-task. ``request`` is what every call shares, ``services`` the wire formats, ``backfill`` runs over a corpus. It knows
-nothing of commands. The public names are imported when first used: who only validates an endpoint loads no Celery.
+Enter at ``declarations``, the Celery tasks as callers see them, or at a task's folder (``embedding``, ``completion``,
+``images``, ``chunking``): ``task`` in each carries it out. ``request`` is what every call shares, ``services`` the wire
+formats, ``backfill`` runs over a corpus. It knows nothing of commands. The public names cost nothing until they are
+used: an application that imports them starts no slower, and who only validates an endpoint loads no Celery app.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from celery.local import PromiseProxy
+
 if __name__ != "penstock.tasks":
     raise ImportError("import penstock.tasks: this folder is no package of its own")
 
 if TYPE_CHECKING:
-    from penstock.tasks.chunking.task import chunk
     from penstock.tasks.completion.streaming import stream
-    from penstock.tasks.completion.task import complete
-    from penstock.tasks.embedding.task import embed
-    from penstock.tasks.images.task import generate_image
+    from penstock.tasks.declarations import chunk, complete, embed, generate_image
 
 __all__ = ["chunk", "complete", "embed", "generate_image", "stream"]
 
-_MODULES = {
-    "chunk": "chunking.task",
-    "complete": "completion.task",
-    "embed": "embedding.task",
-    "generate_image": "images.task",
-    "stream": "completion.streaming",
-}
+_TASKS = ("chunk", "complete", "embed", "generate_image")
+_FUNCTIONS = {"stream": "penstock.tasks.completion.streaming"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name in _TASKS:
+        # As Celery's own decorators do, before an app is complete: the task is made when it is first looked at.
+        value: Any = PromiseProxy(lambda: getattr(import_module("penstock.tasks.declarations"), name))
+    elif name in _FUNCTIONS:
+        value = getattr(import_module(_FUNCTIONS[name]), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

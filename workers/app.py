@@ -10,25 +10,20 @@ from typing import Any
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
+from kombu.utils.objects import cached_property
 
-from penstock.config.celery import celery_settings
 from penstock.config.names import CHUNK_QUEUE, CHUNK_TASK, DEFAULT_QUEUE, INTERACTIVE, LANE_TASKS, queue_name
-from penstock.config.redis import is_redis
-from penstock.config.settings import load_settings
-from penstock.workers import boot
-from penstock.workers.broker.bells import Bell
-from penstock.workers.embedded.broker import urls
 from penstock.workers.pool.loop import off_the_loop, running_in_pool
-from penstock.workers.results import codec
-from penstock.workers.results.backend import backend_url
 
+#: What a worker of ours does beside Celery's own steps.
+STEPS = ("penstock.workers.broker.feeder:Feeder", "penstock.workers.broker.lane_watcher:LaneWatcher")
 _ENDPOINT_POSITION = 1
 
 
 class PenstockApp(Celery):
     """Celery, configured from our settings on first use."""
 
-    _bell: Bell | None = None
+    _bell: Any = None
 
     def on_configure(self) -> None:
         """Celery asks for the configuration: read the settings.
@@ -36,14 +31,19 @@ class PenstockApp(Celery):
         Raises:
             ConfigurationError: a setting is wrong.
         """
-        settings = load_settings()
-        found = urls(settings)
-        codec.register()
-        configuration = celery_settings(settings, found.broker, backend_url(found.results))
+        from penstock.workers.configuration import configuration  # what only the use of an app needs
+
+        found, self._bell = configuration()
         # Lanes' queues come and go (``LaneWatcher``); these are always there.
         queues = [Queue(name, Exchange(name), routing_key=name) for name in (DEFAULT_QUEUE, CHUNK_QUEUE)]
-        self.config_from_object({**configuration, "task_queues": queues})
-        self._bell = Bell(found.broker, settings.key_prefix) if is_redis(found.broker) else None
+        self.config_from_object({**found, "task_queues": queues})
+
+    @cached_property
+    def Worker(self) -> Any:  # noqa: N802
+        """Celery asks for it when a worker starts."""
+        from penstock.workers import boot  # what only a worker needs
+
+        return boot.worker_of(self)
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Send a task, as Celery does, and ring for the workers of its queue.
@@ -70,6 +70,7 @@ app = PenstockApp(
     task_cls="penstock.workers.task:Task",
     amqp="penstock.workers.task:ShortReprs",
     include=[
+        "penstock.tasks.declarations",
         "penstock.tasks.chunking.task",
         "penstock.tasks.completion.task",
         "penstock.tasks.embedding.task",
@@ -77,7 +78,7 @@ app = PenstockApp(
     ],
     set_as_current=False,  # an application's own Celery app stays its current one; a worker sets itself
 )
-boot.prepare(app)
+app.steps["consumer"].update(STEPS)
 
 
 def _queue_of(name: str, args: Any, kwargs: Any, options: Mapping[str, Any]) -> str:

@@ -17,8 +17,6 @@ from click.core import ParameterSource
 
 from penstock.config.errors import PenstockError
 from penstock.config.settings import load_settings
-from penstock.workers.broker.feeder import Feeder
-from penstock.workers.broker.lane_watcher import LaneWatcher
 from penstock.workers.embedded.broker import embedded_broker
 from penstock.workers.pool.pool import TaskPool
 from penstock.workers.results.backend import backend_url
@@ -26,10 +24,10 @@ from penstock.workers.results.backend import backend_url
 _MARK = "penstock_boot"
 
 
-def prepare(app: Celery) -> None:
-    """Make an app's workers ours. Called once, by the app's module."""
+def worker_of(app: Celery) -> Any:
+    """Return the class of an app's workers, and from now on do at its signals what workers of ours do."""
     setattr(app, _MARK, True)
-    app.steps["consumer"].update((Feeder, LaneWatcher))
+    return app.subclass_with_self("celery.apps.worker:Worker")
 
 
 @signals.celeryd_init.connect(weak=False)

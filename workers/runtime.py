@@ -18,8 +18,9 @@ import redis
 import redis.asyncio
 
 from penstock.config.endpoints.endpoint import Endpoint
-from penstock.config.redis import connect, connect_async, state_url
+from penstock.config.redis import connect, connect_async
 from penstock.config.settings import Settings, load_settings
+from penstock.config.urls import state_url
 from penstock.workers.endpoint_cache import EndpointCache
 from penstock.workers.lanes.lanes import Lanes
 from penstock.workers.lanes.quota import QuotaTable

@@ -13,12 +13,12 @@ from typing import Any
 import celery
 from celery.app.amqp import AMQP
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from kombu.utils.imports import symbol_by_name
 
 from penstock.config.errors import BrokerUnavailable
 from penstock.config.formats import MESSAGE, MESSAGE_HEADER
 from penstock.config.names import CHUNK_TASK, COMPLETE_TASK, EMBED_TASK, IMAGE_TASK
-from penstock.config.redis import is_redis
+from penstock.config.urls import is_redis
 from penstock.workers.pool.loop import identity, wait
 
 #: What the first argument of our tasks holds. Of these tasks no argument is ever shown, only how much there was.
@@ -36,26 +36,48 @@ class Task(celery.Task):
 
     ``blocking`` says to the asyncio pool where the body runs: in a thread (the default of a synchronous one), or on the
     loop, where it must neither compute for long nor sleep, but call ``wait(awaitable)``.
+
+    ``carried_out_by`` names the function (``module:function``) that does the work of a task that is only declared, and
+    ``returned_to`` one that is told of its end (as ``after_return`` is): imported by who runs it, not by who sends it.
     """
 
     abstract = True
     blocking = True
+    carried_out_by: str | None = None
+    returned_to: str | None = None
     Request = "penstock.workers.request:LeasedRequest"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         run = cls.__dict__.get("run")
         function = run.__func__ if isinstance(run, staticmethod) else run
+        other = None
         if inspect.iscoroutinefunction(function):
-            waiting = _waiting(function)
-            cls.run = staticmethod(waiting) if isinstance(run, staticmethod) else waiting
+            other = _waiting(function)
             if "blocking" not in cls.__dict__:
                 cls.blocking = False
+        elif function is not None and cls.carried_out_by:
+            other = _carried_out(function, cls.carried_out_by)
+        if other is not None:
+            cls.run = staticmethod(other) if isinstance(run, staticmethod) else other
 
     @classmethod
     def on_bound(cls, app: Any) -> None:
         """Let coroutines find their request, in whatever thread they run."""
         cls.request_stack.__ident_func__ = identity
+
+    def after_return(self, *end: Any) -> None:
+        """Tell ``returned_to`` of the end, as Celery tells this."""
+        if self.returned_to:
+            symbol_by_name(self.returned_to)(self, *end)
+
+
+def _carried_out(declared: Callable[..., Any], by: str) -> Callable[..., Any]:
+    @functools.wraps(declared)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return symbol_by_name(by)(*args, **kwargs)
+
+    return run
 
 
 def _waiting(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,14 +116,20 @@ class LaneTask(Task):
         """
         try:
             return super().apply_async(args, kwargs, *rest, **options)
-        except (OperationalError, RuntimeError, RedisError) as exc:
-            # Before it sends, Celery subscribes to the result; that it cannot, it says with a RuntimeError.
-            if isinstance(exc, RuntimeError) and not isinstance(exc.__cause__, RedisError):
+        except Exception as exc:
+            if not _of_broker(exc):
                 raise
             raise BrokerDown(
                 f"the broker took no task ({str(exc.__cause__ or exc).rstrip('.')}): start it, with `penstock worker` "
                 "where it is the embedded one, or set PENSTOCK_BROKER_URL to one that runs"
             ) from exc
+
+
+def _of_broker(exc: Exception) -> bool:
+    from redis.exceptions import RedisError  # loaded by now, where it matters
+
+    # Before it sends, Celery subscribes to the result; that it cannot, it says with a RuntimeError.
+    return isinstance(exc.__cause__ if isinstance(exc, RuntimeError) else exc, OperationalError | RedisError)
 
 
 class ShortReprs(AMQP):

@@ -14,8 +14,9 @@ from penstock.cli import output
 from penstock.cli.backfill.run import CorpusSource, EndpointId, IdField, NoChunk, TextField
 from penstock.cli.options import AsJson
 from penstock.config.endpoints.registry import Registry
-from penstock.config.redis import connect, state_url
+from penstock.config.redis import connect
 from penstock.config.settings import load_settings
+from penstock.config.urls import state_url
 from penstock.tasks.backfill.plan.forecast import Forecast, forecast
 from penstock.tasks.backfill.plan.job import BackfillJob
 from penstock.tasks.backfill.sources import open_source

@@ -14,8 +14,9 @@ from penstock.cli import output
 from penstock.cli.backfill.view import shown, summary
 from penstock.config.endpoints.registry import Registry
 from penstock.config.names import BULK, LOGS, queue_name
-from penstock.config.redis import connect, is_redis, state_url
+from penstock.config.redis import connect
 from penstock.config.settings import Settings, load_settings
+from penstock.config.urls import is_redis, state_url
 from penstock.tasks.backfill.dispatch.pending import PendingMessages, UnknownMessages
 from penstock.tasks.backfill.plan.job import BackfillJob
 from penstock.tasks.backfill.run import Interrupted, RunContext, RunResult, run_backfill

@@ -14,8 +14,9 @@ from penstock.cli.call.stdin import read_text
 from penstock.cli.options import AsJson, InferenceId
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.registry import Registry
-from penstock.config.redis import connect, state_url
+from penstock.config.redis import connect
 from penstock.config.settings import load_settings
+from penstock.config.urls import state_url
 
 EXCERPT = 60
 """Characters of a chunk that the table shows."""

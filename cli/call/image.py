@@ -21,7 +21,7 @@ from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType, load_service
 from penstock.config.names import IMAGE_TASK
 from penstock.config.settings import load_settings
-from penstock.tasks.images.task import DEADLINE_S
+from penstock.tasks.declarations import DEADLINE_S
 from penstock.workers.results.types import ImageResult
 
 

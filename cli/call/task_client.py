@@ -21,8 +21,9 @@ from penstock.config.endpoints.registry import Registry
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import InputInvalid, PenstockError, WrongTaskType
 from penstock.config.names import LOGS
-from penstock.config.redis import connect, state_url
+from penstock.config.redis import connect
 from penstock.config.settings import Settings, load_settings
+from penstock.config.urls import state_url
 from penstock.workers.embedded.broker import broker
 from penstock.workers.processes.launcher import ProcessGroup, WorkersFailed, workers
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from penstock.config.redis import MASK
+from penstock.config.urls import MASK
 
 LONGEST = 100
 

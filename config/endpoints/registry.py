@@ -25,8 +25,9 @@ from penstock.config.endpoints.validation import load_spec, validate_endpoint
 from penstock.config.errors import ConfigurationError, EndpointInvalid, EndpointNotFound, PenstockError
 from penstock.config.formats import ENDPOINT_RECORD, FIELD
 from penstock.config.names import endpoint_quotas_key, endpoints_key, endpoints_salt_key, endpoints_version_key
-from penstock.config.redis import hide_password, text, translated
+from penstock.config.redis import text, translated
 from penstock.config.settings import Settings
+from penstock.config.urls import hide_password
 
 
 @dataclass(frozen=True)

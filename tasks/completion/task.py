@@ -1,4 +1,4 @@
-"""The ``complete`` task: a prompt or messages to an answer, whole or streamed, through the endpoint's lane."""
+"""What carries out ``complete``: a prompt or messages to an answer, whole or streamed, through the endpoint's lane."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType, load_service
 from penstock.config.errors import CutStream, InputInvalid, PenstockError
-from penstock.config.names import COMPLETE_TASK, stream_key
+from penstock.config.names import stream_key
 from penstock.tasks.completion.answer import AnswerReader
 from penstock.tasks.completion.charge import Charge
 from penstock.tasks.completion.publisher import StreamPublisher
@@ -17,41 +17,17 @@ from penstock.tasks.request.delivery import Delivery
 from penstock.tasks.request.endpoints import endpoint_for
 from penstock.tasks.request.retry import NotAnswered, failed
 from penstock.tasks.services.base import CompleteCall, Completion
-from penstock.workers.app import app
 from penstock.workers.pool.loop import wait
 from penstock.workers.results.types import CompleteResult
 from penstock.workers.runtime import Runtime, runtime
-from penstock.workers.task import LaneTask
 
 COMPLETION = (TaskType.COMPLETION, TaskType.CHAT_COMPLETION)
 
 
-@app.task(name=COMPLETE_TASK, base=LaneTask, bind=True)
 def complete(
     self: Any, prompt_or_messages: Any, endpoint_id: str, stream: bool | None = None, **overrides: Any
 ) -> CompleteResult:
-    """Complete a prompt, or continue a conversation, through an endpoint's lane.
-
-    Args:
-        prompt_or_messages: a text; a list of messages (``{"role": "user", "content": "..."}``); a list of prompts, for
-            the legacy completions API; or another completion's result, whose text it takes. Data first, so that canvas
-            composes.
-        endpoint_id: the inference endpoint's id.
-        stream: whether the answer is published as it comes, for ``penstock.tasks.stream``. By default those of
-            ``chat_completion`` endpoints are; a direct call publishes nothing.
-        **overrides: task settings for this call, and any of the vendor's parameters: ``n``, ``stop``, ``max_tokens``,
-            ``temperature``, ``tools``, ``response_format`` ...
-
-    Returns:
-        The choices with their texts, finish reasons (``content_filter`` too is a result) and tool calls; usage; model.
-        The same with and without streaming.
-
-    Raises:
-        EndpointNotFound, WrongTaskType, InputInvalid: nothing was sent.
-        CutStream: a streamed answer broke off; ``partial`` is the text that had come. It is not tried again.
-        InferenceFailed: the service's final "no".
-        LaneParked: the service refuses all work until somebody acts.
-    """
+    """Carry out ``penstock.tasks.complete``, where its arguments and errors are told."""
     return wait(_complete(self, prompt_or_messages, endpoint_id, stream, overrides))
 
 

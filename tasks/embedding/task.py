@@ -1,4 +1,4 @@
-"""The ``embed`` task: texts to vectors through the endpoint's lane."""
+"""What carries out ``embed``: texts to vectors through the endpoint's lane."""
 
 from __future__ import annotations
 
@@ -12,41 +12,22 @@ from numpy.typing import NDArray
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import InputInvalid
-from penstock.config.names import EMBED_TASK
 from penstock.tasks.embedding.batch import EmbedBatch, embed_positions, in_parallel
 from penstock.tasks.embedding.coalescer import coalescers, small
 from penstock.tasks.embedding.progress import Progress
 from penstock.tasks.request.caller import Caller
 from penstock.tasks.request.endpoints import endpoint_for
 from penstock.tasks.request.packing import budget_tokens, certainly_too_long, pack
-from penstock.workers.app import app
 from penstock.workers.lanes.tokens import byte_length
 from penstock.workers.pool.loop import wait
-from penstock.workers.results.types import EmbedResult, Failure, empty_vectors
+from penstock.workers.results.types import EmbedResult, Failure
 from penstock.workers.runtime import Runtime, runtime
-from penstock.workers.task import LaneTask
 
 EMBEDDING = (TaskType.TEXT_EMBEDDING, TaskType.IMAGE_EMBEDDING)
 
 
-@app.task(name=EMBED_TASK, base=LaneTask, bind=True)
 def embed(self: Any, texts: Sequence[Any], endpoint_id: str, **overrides: Any) -> EmbedResult:
-    """Embed texts through an endpoint's lane.
-
-    Args:
-        texts: strings, or the chunks that ``chunk`` returns (mappings with ``text``); for an ``image_embedding``
-            endpoint mappings with ``image`` (a data URL) and perhaps ``text``. Data first, so that canvas composes.
-        endpoint_id: the inference endpoint's id.
-        **overrides: ``input_type`` (``search``, ``ingest``, ``classification``, ``clustering``) and task settings for
-            this call.
-
-    Returns:
-        Vectors ``(n, d)`` float32 in input order, usage, model, and a typed failure for each input without a vector.
-
-    Raises:
-        EndpointNotFound, WrongTaskType, InputInvalid: nothing was sent.
-        LaneParked: the service refuses all work until somebody acts.
-    """
+    """Carry out ``penstock.tasks.embed``, where its arguments and errors are told."""
     return wait(_embed(self, texts, endpoint_id, overrides))
 
 
@@ -147,7 +128,7 @@ def result(batch: EmbedBatch) -> EmbedResult:
 
 def _vectors(batch: EmbedBatch) -> NDArray[Any]:
     if not batch.rows:
-        return empty_vectors(len(batch.inputs))
+        return np.empty((len(batch.inputs), 0), dtype=np.float32)
     # What most have is right: one text's odd vector costs the others nothing.
     shape = Counter(row.shape for row in batch.rows.values()).most_common(1)[0][0]
     first = next(row for row in batch.rows.values() if row.shape == shape)

@@ -20,7 +20,7 @@ from penstock.config.names import (
     parse_queue,
     queue_name,
 )
-from penstock.config.redis import is_redis
+from penstock.config.urls import is_redis
 from penstock.tasks.request.retry import parked
 from penstock.workers.broker.delayed import set_aside
 from penstock.workers.lanes.lane import HAND_BACK_S, LaneClosed

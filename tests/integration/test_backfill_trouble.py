@@ -240,7 +240,7 @@ def test_workers_with_a_defect_stop_the_run_without_a_dead_letter(
     rig: Rig, worker: Callable[..., list[Worker]]
 ) -> None:
     (rig.folder / "broken.py").write_text(
-        "from penstock.tasks.embedding.task import embed\n"
+        "from penstock.tasks import embed\n"
         "from penstock.workers.app import app\n"
         "def run(*args, **kwargs):\n"
         "    raise ValueError('a defect of this worker')\n"

@@ -25,8 +25,8 @@ from kombu.utils import json as kombu_json
 
 from penstock.config.celery import RESULT_CONTENT_TYPE, RESULT_SERIALIZER
 from penstock.config.errors import CutStream, EndpointInvalid, InferenceFailed, LaneParked
-from penstock.workers.results import codec
-from penstock.workers.results.codec import decode, encode
+from penstock.workers.results import serializers
+from penstock.workers.results.codec import ARRAY_TYPES, decode, encode
 from penstock.workers.results.types import (
     Choice,
     CompleteResult,
@@ -40,7 +40,7 @@ from support.valkey import ValkeyServer
 
 FORMAT_1 = Path(__file__).resolve().parent.parent / "fixtures" / "format_1"
 
-codec.register()
+serializers.register()
 
 EMBEDDED = EmbedResult(
     np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -81,9 +81,9 @@ def test_each_type_comes_back_as_it_was_in_results_and_in_arguments(value: Any, 
     assert same(value, nested["a"][1]["b"])
 
 
-@pytest.mark.parametrize("name", sorted(codec.ARRAY_TYPES))
+@pytest.mark.parametrize("name", sorted(ARRAY_TYPES))
 def test_arrays_of_every_type_keep_their_bits_and_are_writable(name: str) -> None:
-    array = np.frombuffer(bytes(range(96)), dtype=codec.ARRAY_TYPES[name]).reshape(2, -1)
+    array = np.frombuffer(bytes(range(96)), dtype=ARRAY_TYPES[name]).reshape(2, -1)
     back = decode(encode(EmbedResult(array))).vectors
     assert same(array, back)
     back[0, 0] = 1
@@ -359,7 +359,7 @@ def test_metadata_that_format_1_wrote_are_still_read(name: str, expected: dict[s
 
 def test_arrays_and_odd_keys_that_format_1_wrote_are_still_read() -> None:
     arrays = decode((FORMAT_1 / "result-arrays.bin").read_bytes())
-    expected = [np.arange(6, dtype=kind).reshape(2, 3) for kind in codec.ARRAY_TYPES.values()]
+    expected = [np.arange(6, dtype=kind).reshape(2, 3) for kind in ARRAY_TYPES.values()]
     assert all(same(left, right) for left, right in zip(expected, arrays, strict=True))
     keys = decode((FORMAT_1 / "result-keys.bin").read_bytes())
     assert same(EMBEDDED, keys.pop(1))

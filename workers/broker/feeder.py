@@ -20,7 +20,8 @@ from kombu.serialization import prepare_accept_content
 
 from penstock.config.errors import MessageKillsWorkers, MessageUnreadable, PenstockError
 from penstock.config.names import origin_queue, parse_queue, suspects_queue
-from penstock.config.redis import connect, connect_async, is_redis
+from penstock.config.redis import connect, connect_async
+from penstock.config.urls import is_redis
 from penstock.workers.broker.dead_letters import set_apart
 from penstock.workers.broker.deaths import CONVICTED_AT, deaths_of
 from penstock.workers.broker.delayed import set_aside

@@ -10,8 +10,8 @@ from celery import bootsteps
 
 from penstock.config.errors import PenstockError
 from penstock.config.names import JOB_CLASSES, queue_name
-from penstock.config.redis import is_redis
 from penstock.config.settings import load_settings
+from penstock.config.urls import is_redis
 from penstock.workers.embedded.broker import urls
 from penstock.workers.endpoint_cache import EndpointCache
 from penstock.workers.runtime import runtime

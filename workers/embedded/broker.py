@@ -23,8 +23,9 @@ from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 
 from penstock.config.errors import BrokerUnavailable
-from penstock.config.redis import connect, hide_password, is_redis, reachable
+from penstock.config.redis import connect, reachable
 from penstock.config.settings import Settings
+from penstock.config.urls import hide_password, is_redis
 
 if TYPE_CHECKING:
     from penstock.workers.embedded.home import BrokerHome  # needs a POSIX system: imported when asked for

@@ -15,12 +15,8 @@ from typing import Any
 from celery.backends.redis import RedisBackend
 from kombu.exceptions import DecodeError
 
-from penstock.config.redis import connect_async
-from penstock.workers.embedded.broker import urls
+from penstock.config.errors import FormatTooNew
 from penstock.workers.pool.loop import off_the_loop, running_in_pool, wait
-from penstock.workers.results.codec import ResultTooNew
-from penstock.workers.results.stored import StoredResults, Writing
-from penstock.workers.runtime import runtime
 
 SCHEME = "penstock.workers.results.backend:Backend"
 
@@ -60,14 +56,14 @@ class Backend(RedisBackend):
     def get(self, key: Any) -> Any:
         """Return what is stored, None where nothing is."""
         if running_in_pool():
-            return self._ensure_retryable(lambda: wait(_read(key)))
+            return self._ensure_retryable(lambda: wait(_stored().read(key)))
         return super().get(key)
 
     def _set(self, key: Any, value: Any, expires: int | None = None) -> None:
         if running_in_pool():
-            wait(_write(Writing(key, value, self.expires if expires is None else expires)))
+            wait(_stored().write(key, value, self.expires if expires is None else expires))
         else:
-            super()._set(key, value, expires)
+            super()._set(key, value, *(() if expires is None else (expires,)))  # Celery before 5.7 knows no third
 
     def on_chord_part_return(self, request: Any, state: Any, result: Any, **options: Any) -> Any:
         """Count a chord's part, as Celery does; in the pool without holding up the loop."""
@@ -82,20 +78,13 @@ class Backend(RedisBackend):
         try:
             return super().decode(payload)
         except DecodeError as exc:
-            if isinstance(exc.__context__, ResultTooNew):
+            if isinstance(exc.__context__, FormatTooNew):
                 raise exc.__context__ from None
             raise
 
 
-async def _read(key: bytes | str) -> bytes | None:
-    return await _stored().read(key)
+def _stored() -> Any:
+    """Return what reads and writes in the pool: that needs much which nobody needs who only waits for results."""
+    from penstock.workers.results import stored
 
-
-async def _write(writing: Writing) -> None:
-    await _stored().write(writing)
-
-
-def _stored() -> StoredResults:
-    """Return the running loop's way to what is stored."""
-    mine = runtime()
-    return mine.of_loop(StoredResults, lambda: StoredResults(connect_async(urls(mine.settings).results)))
+    return stored

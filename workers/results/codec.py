@@ -11,8 +11,7 @@ code is the kind's letter, its data are the fields. Arrays follow in the order o
 costs some 6.3 kB with all metadata, where JSON takes 34 kB. Nothing is executable: kinds and array types come from
 closed lists.
 
-Format 1 is still read. The same types are registered with kombu's JSON, arrays as base64, so that results pass from
-task to task.
+Format 1 is still read.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ import struct
 from collections.abc import Iterable
 from typing import Any
 
-import kombu.serialization
 import msgpack
 import numpy as np
 import xxhash
@@ -30,20 +28,12 @@ from kombu.exceptions import DecodeError
 from kombu.utils import json as kombu_json
 from numpy.typing import NDArray
 
-from penstock.config.celery import RESULT_CONTENT_TYPE, RESULT_SERIALIZER
 from penstock.config.errors import FormatTooNew
 from penstock.config.formats import RESULT
 from penstock.workers.results import format_1
-from penstock.workers.results.kinds import (
-    ARRAY_TYPES,
-    KINDS,
-    ArrayReader,
-    array_from_json,
-    array_to_json,
-    little_endian,
-)
+from penstock.workers.results.kinds import ARRAY_TYPES, KINDS, ArrayReader, little_endian
 
-__all__ = ["ARRAY_TYPES", "MAGIC", "decode", "encode", "register"]
+__all__ = ["ARRAY_TYPES", "MAGIC", "decode", "encode"]
 
 MAGIC = b"PSR"
 _PREFIX = struct.Struct("<3sB8s")
@@ -69,16 +59,6 @@ _ARRAY, _KOMBU, _INTEGER = ord("a"), ord("k"), ord("n")
 
 class ResultTooNew(FormatTooNew, DecodeError):
     """A newer version stored the result. It is kombu's ``DecodeError`` as well, for callers that catch that."""
-
-
-def register() -> None:
-    """Register the result serializer, and our types with kombu's JSON. Doing so again changes nothing."""
-    kombu.serialization.register(
-        RESULT_SERIALIZER, encode, decode, content_type=RESULT_CONTENT_TYPE, content_encoding="binary"
-    )
-    for kind, (cls, pack, unpack) in KINDS.items():
-        kombu_json.register_type(cls, f"penstock.{kind}", pack, unpack)
-    kombu_json.register_type(np.ndarray, "penstock.array", array_to_json, array_from_json)
 
 
 def encode(value: Any) -> bytes:

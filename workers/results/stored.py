@@ -15,7 +15,10 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import redis
 import redis.asyncio
 
+from penstock.config.redis import connect_async
+from penstock.workers.embedded.broker import urls
 from penstock.workers.lua import async_script
+from penstock.workers.runtime import runtime
 
 #: Results of one round trip at most: their number, and the bytes after which it takes no more.
 AT_ONCE, BYTES_AT_ONCE = 100, 4_000_000
@@ -135,3 +138,18 @@ def _fail(batch: Batch[Item, Answer], error: Exception | None) -> None:
     for _, future in batch:
         if error is not None and not future.done():
             future.set_exception(error)
+
+
+async def read(key: bytes | str) -> bytes | None:
+    """Return what is stored, by the running loop's ``StoredResults``; None where nothing is."""
+    return await _of_loop().read(key)
+
+
+async def write(key: bytes | str, value: bytes | str, expires_s: int | None) -> None:
+    """Store and publish, by the running loop's ``StoredResults``."""
+    await _of_loop().write(Writing(key, value, expires_s))
+
+
+def _of_loop() -> StoredResults:
+    mine = runtime()
+    return mine.of_loop(StoredResults, lambda: StoredResults(connect_async(urls(mine.settings).results)))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray  # not needed before there is a vector
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,3 @@ class ImageResult:
         # URLs of images may be signed: who has one has the image, so logs and events show none.
         images = len(self.urls) or len(self.b64) or len(self.files)
         return f"ImageResult({images} images, {len(self.files)} files, {len(self.failures)} failed)"
-
-
-def empty_vectors(count: int) -> NDArray[np.float32]:
-    """Return ``(count, 0)`` float32: the vectors of a call in which nothing succeeded."""
-    return np.empty((count, 0), dtype=np.float32)

@@ -9,7 +9,8 @@ import pytest
 import redis
 
 from penstock.config.errors import BrokerUnavailable, ConfigurationError
-from penstock.config.redis import connect, hide_password, reachable, state_url, translated
+from penstock.config.redis import connect, reachable, translated
+from penstock.config.urls import hide_password, state_url
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,26 @@
+"""What the app needs once it is used: the settings, as Celery's configuration, and the bell that publishers ring."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from penstock.config.celery import celery_settings
+from penstock.config.settings import load_settings
+from penstock.config.urls import is_redis
+from penstock.workers.broker.bells import Bell
+from penstock.workers.embedded.broker import urls
+from penstock.workers.results import serializers
+from penstock.workers.results.backend import backend_url
+
+
+def configuration() -> tuple[dict[str, Any], Bell | None]:
+    """Return Celery's configuration by the settings of this moment, and the broker's bell, if it has one.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+    """
+    settings = load_settings()
+    found = urls(settings)
+    serializers.register()
+    bell = Bell(found.broker, settings.key_prefix) if is_redis(found.broker) else None
+    return celery_settings(settings, found.broker, backend_url(found.results)), bell
