@@ -21,6 +21,8 @@ COMPLETE_TASK = "penstock.complete"
 IMAGE_TASK = "penstock.generate_image"
 CHUNK_TASK = "penstock.chunk"
 
+#: All of ours.
+TASKS = frozenset({EMBED_TASK, COMPLETE_TASK, IMAGE_TASK, CHUNK_TASK})
 #: Tasks that an endpoint's lane paces; chunking has no lane.
 LANE_TASKS = frozenset({EMBED_TASK, COMPLETE_TASK, IMAGE_TASK})
 
@@ -76,12 +78,20 @@ def parse_queue(name: str) -> tuple[str, JobClass] | None:
     return inference_id, job_class
 
 
+def is_own_queue(name: object) -> bool:
+    """Whether a queue is one of ours, by its name without the prefix."""
+    return isinstance(name, str) and (name == DEFAULT_QUEUE or name.startswith(LANE_QUEUES))
+
+
 # Folders --------------------------------------------------------------------------------------------
 
 #: Folder of logs under ``Settings.home``.
 LOGS = "logs"
 
 # Keys -----------------------------------------------------------------------------------------------
+
+#: What Celery puts before a task's id to find its result. No prefix comes before it where another app sent the task.
+RESULTS = "celery-task-meta-"
 
 KeyKind = Literal["string", "hash", "list", "set", "sorted set", "stream", "channel"]
 KeyEnd = Literal["expires", "emptied", "kept"]
@@ -194,7 +204,7 @@ KEYS: tuple[KeyName, ...] = (
     LANE_USED, LANE_FLIGHT, LANE, LANE_SIGNALS, ENDPOINTS, ENDPOINTS_VERSION, ENDPOINTS_SALT,
     HANDED_BACK, PROGRESS, IMAGE, STREAM,
     # Celery's and kombu's own.
-    KeyName("celery-task-meta-{task}", "string", "expires", "workers (Celery)", "a task's state and result"),
+    KeyName(f"{RESULTS}{{task}}", "string", "expires", "workers (Celery)", "a task's state and result"),
     KeyName("celery-taskset-meta-{group}.j", "sorted set", "expires", "workers (Celery)", "a chord's results so far"),
     KeyName("celery-taskset-meta-{group}.d", "set", "expires", "workers (Celery)", "which of its tasks are counted"),
     *(

@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         "penstock:",
         pattern=r"^[A-Za-z0-9_.:{}/-]+$",
         description="Prefix of every key in Redis, Celery's queues and results included; two Penstocks that share a "
-        "server differ in it.",
+        "server differ in it. Only what another Celery app is sent and answered is under that app's own names.",
     )
     max_delay_s: float = Field(
         120.0, gt=0, description="Seconds: a lane that is asked to wait longer than this is parked instead."

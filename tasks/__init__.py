@@ -17,11 +17,12 @@ if __name__ != "penstock.tasks":
 if TYPE_CHECKING:
     from penstock.tasks.completion.streaming import stream
     from penstock.tasks.declarations import chunk, complete, embed, generate_image
+    from penstock.workers.results.mapping import result_from
 
-__all__ = ["chunk", "complete", "embed", "generate_image", "stream"]
+__all__ = ["chunk", "complete", "embed", "generate_image", "result_from", "stream"]
 
 _TASKS = ("chunk", "complete", "embed", "generate_image")
-_FUNCTIONS = {"stream": "penstock.tasks.completion.streaming"}
+_FUNCTIONS = {"result_from": "penstock.workers.results.mapping", "stream": "penstock.tasks.completion.streaming"}
 
 
 def __getattr__(name: str) -> Any:

@@ -79,7 +79,8 @@ def embed(self: Any, texts: Sequence[Any], endpoint_id: str, **overrides: Any) -
     """Embed texts through an endpoint's lane.
 
     Args:
-        texts: strings, or the chunks that ``chunk`` returns (mappings with ``text``); for an ``image_embedding``
+        texts: strings, the chunks that ``chunk`` returns (mappings with ``text``), or a completion, or several,
+            whose texts are taken; for an ``image_embedding``
             endpoint mappings with ``image`` (a data URL) and perhaps ``text``. Data first, so that canvas composes.
         endpoint_id: the inference endpoint's id.
         **overrides: ``input_type`` (``search``, ``ingest``, ``classification``, ``clustering``) and task settings for

@@ -12,8 +12,18 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 from kombu.utils.objects import cached_property
 
-from penstock.config.names import CHUNK_QUEUE, CHUNK_TASK, DEFAULT_QUEUE, INTERACTIVE, LANE_TASKS, queue_name
+from penstock.config.names import (
+    CHUNK_QUEUE,
+    CHUNK_TASK,
+    DEFAULT_QUEUE,
+    INTERACTIVE,
+    LANE_TASKS,
+    is_own_queue,
+    queue_name,
+)
+from penstock.workers.addresses import addressed, prefix_of
 from penstock.workers.pool.loop import off_the_loop, running_in_pool
+from penstock.workers.senders import PlainApp, plain_app
 
 #: What a worker of ours does beside Celery's own steps.
 STEPS = ("penstock.workers.broker.feeder:Feeder", "penstock.workers.broker.lane_watcher:LaneWatcher")
@@ -24,6 +34,13 @@ class PenstockApp(Celery):
     """Celery, configured from our settings on first use."""
 
     _bell: Any = None
+    #: Whether this is a worker: what it sends and does not know belongs to other apps.
+    works = False
+
+    @cached_property
+    def plain(self) -> PlainApp:
+        """The app by which others are sent and answered what is theirs."""
+        return plain_app()
 
     def on_configure(self) -> None:
         """Celery asks for the configuration: read the settings.
@@ -40,7 +57,10 @@ class PenstockApp(Celery):
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802
-        """Celery asks for it when a worker starts."""
+        """Celery asks for it when a worker starts. Ends the process where it may not start on this Celery."""
+        from penstock.workers.versions import exit_if_untested
+
+        exit_if_untested()
         from penstock.workers import boot  # what only a worker needs
 
         return boot.worker_of(self)
@@ -55,6 +75,12 @@ class PenstockApp(Celery):
         return off_the_loop(self._send, name, args, kwargs, **options)
 
     def _send(self, name: str, args: Any, kwargs: Any, **options: Any) -> Any:
+        options = addressed(options, self)
+        queue = options.get("queue")
+        if isinstance(queue, str):  # a full name, which signatures bear for other apps
+            options["queue"] = queue = queue.removeprefix(prefix_of(self))
+        if self.works and name not in self.tasks and not is_own_queue(queue):
+            return self.plain.send_task(name, args, kwargs, **options)
         sent = super().send_task(name, args, kwargs, **options)
         self.ring([_queue_of(name, args, kwargs, options)])
         return sent

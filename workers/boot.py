@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 import click
-from celery import Celery, signals
+from celery import signals
 from click.core import ParameterSource
 
 from penstock.config.errors import PenstockError
@@ -21,19 +21,17 @@ from penstock.workers.embedded.broker import embedded_broker
 from penstock.workers.pool.pool import TaskPool
 from penstock.workers.results.backend import backend_url
 
-_MARK = "penstock_boot"
 
-
-def worker_of(app: Celery) -> Any:
+def worker_of(app: Any) -> Any:
     """Return the class of an app's workers, and from now on do at its signals what workers of ours do."""
-    setattr(app, _MARK, True)
+    app.works = True
     return app.subclass_with_self("celery.apps.worker:Worker")
 
 
 @signals.celeryd_init.connect(weak=False)
 def join_embedded_broker(instance: Any, conf: Any, **_: Any) -> None:
     """Start or join the embedded broker where none is configured, and stay its user until the process ends."""
-    if not hasattr(instance.app, _MARK):
+    if not getattr(instance.app, "works", False):
         return
     try:
         settings = load_settings()
@@ -54,7 +52,7 @@ def join_embedded_broker(instance: Any, conf: Any, **_: Any) -> None:
 @signals.worker_init.connect(weak=False)
 def apply_command_line(sender: Any, **_: Any) -> None:
     """Tell what the command line said itself from what our configuration put in its place."""
-    if not hasattr(sender.app, _MARK):
+    if not getattr(sender.app, "works", False):
         return
     context = click.get_current_context(silent=True)
     given = context.params if context else {}

@@ -10,7 +10,8 @@ from penstock.config.urls import is_redis
 from penstock.workers.broker.bells import Bell
 from penstock.workers.embedded.broker import urls
 from penstock.workers.results import serializers
-from penstock.workers.results.backend import backend_url
+from penstock.workers.results.backend import PLAIN, backend_url
+from penstock.workers.senders import USUAL_QUEUE
 
 
 def configuration() -> tuple[dict[str, Any], Bell | None]:
@@ -24,3 +25,24 @@ def configuration() -> tuple[dict[str, Any], Bell | None]:
     serializers.register()
     bell = Bell(found.broker, settings.key_prefix) if is_redis(found.broker) else None
     return celery_settings(settings, found.broker, backend_url(found.results)), bell
+
+
+def plain_configuration() -> dict[str, Any]:
+    """Return the configuration of a Celery app as anybody's on our servers: no prefix, no compression, JSON.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+    """
+    settings = load_settings()
+    found = urls(settings)
+    ours = celery_settings(settings, found.broker, backend_url(found.results, PLAIN))
+    kept = {name: value for name, value in ours.items() if name.startswith(("broker_", "redis_", "result_"))}
+    options = {name: value for name, value in ours["broker_transport_options"].items() if name != "global_keyprefix"}
+    return {
+        **kept,
+        "broker_transport_options": options,
+        "result_backend_transport_options": {},
+        "result_serializer": "json",
+        "result_accept_content": ["json"],
+        "task_default_queue": USUAL_QUEUE,
+    }

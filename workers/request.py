@@ -5,12 +5,17 @@ Named by tasks by string, so that those who only send tasks import nothing of Ce
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from celery.worker.request import Request
 
+from penstock.config.formats import FIRST, MESSAGE_HEADER
 from penstock.workers.broker.message import LeaseChannel
 from penstock.workers.task import describe
+
+#: How the first release, which wrote no numbers, showed a message's arguments: by that its messages are ours.
+_OF_OURS = re.compile(r"\((.*, )?\d+ (text|message|prompt)s?(, .*)?\)")
 
 
 class LeasedRequest(Request):
@@ -34,6 +39,8 @@ class ShortRequest(LeasedRequest):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        if _OF_OURS.fullmatch(str(self._request_dict.get("argsrepr"))):
+            self._request_dict.setdefault(MESSAGE_HEADER, FIRST)
         shown = {"argsrepr": describe(self._type, self._args, self._kwargs), "kwargsrepr": "{}"}
         self._argsrepr, self._kwargsrepr = shown.values()
         self._request_dict.update(shown)

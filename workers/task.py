@@ -19,7 +19,9 @@ from penstock.config.errors import BrokerUnavailable
 from penstock.config.formats import MESSAGE, MESSAGE_HEADER
 from penstock.config.names import CHUNK_TASK, COMPLETE_TASK, EMBED_TASK, IMAGE_TASK
 from penstock.config.urls import is_redis
+from penstock.workers.addresses import lane_of, prefix_of
 from penstock.workers.pool.loop import identity, wait
+from penstock.workers.senders import sent_by_others
 
 #: What the first argument of our tasks holds. Of these tasks no argument is ever shown, only how much there was.
 NOUNS = {
@@ -108,6 +110,18 @@ class LaneTask(Task):
         """
         MESSAGE.check(self.request.get(MESSAGE_HEADER), f"{self.name} {task_id}")
 
+    def signature(self, args: Any = None, *rest: Any, **options: Any) -> Any:
+        """Return a signature, as Celery does; it bears its queue and format, for apps that know nothing of ours.
+
+        So an app's own worker sends it on where it belongs, wherever it stands in a canvas.
+        """
+        made = super().signature(args, *rest, **options)
+        queue = lane_of(made, prefix_of(self.app))
+        if queue and not any(made.options.get(name) for name in ("queue", "exchange", "routing_key")):
+            made.options["queue"] = queue
+        made.options["headers"] = {MESSAGE_HEADER: MESSAGE.number, **(made.options.get("headers") or {})}
+        return made
+
     def apply_async(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """Send the task, as Celery does.
 
@@ -148,13 +162,14 @@ class ShortReprs(AMQP):
         self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
     ) -> Any:
         """Build a message, as Celery does."""
-        if name not in NOUNS:
-            return super().as_task_v2(task_id, name, args, kwargs, *rest, **options)
-        if options.get("argsrepr") is None:
-            options["argsrepr"] = describe(name, args, kwargs)
-        options["kwargsrepr"] = "{}"
+        if name in NOUNS:
+            if options.get("argsrepr") is None:
+                options["argsrepr"] = describe(name, args, kwargs)
+            options["kwargsrepr"] = "{}"
         message = super().as_task_v2(task_id, name, args, kwargs, *rest, **options)
-        message.headers[MESSAGE_HEADER] = MESSAGE.number
+        cause = self.app.current_worker_task
+        if cause is None or not sent_by_others(cause.request):  # what others' tasks lead to is theirs as well
+            message.headers[MESSAGE_HEADER] = MESSAGE.number
         return message
 
 

@@ -18,6 +18,7 @@ from penstock.tasks.request.endpoints import endpoint_for
 from penstock.tasks.request.retry import NotAnswered, failed
 from penstock.tasks.services.base import CompleteCall, Completion
 from penstock.workers.pool.loop import wait
+from penstock.workers.results.mapping import text_of
 from penstock.workers.results.types import CompleteResult
 from penstock.workers.runtime import Runtime, runtime
 
@@ -104,17 +105,17 @@ def prepare(endpoint: Endpoint, given: Any, overrides: Mapping[str, Any], *, str
     Raises:
         InputInvalid: ``given`` is none of these.
     """
-    if isinstance(given, CompleteResult):
-        given = given.text
+    given = text_of(given)
     settings, parameters = divide(endpoint, overrides)
     common: dict[str, Any] = {"stream": stream, "task_settings": settings, "parameters": parameters}
     if isinstance(given, str) and given:
         return CompleteCall(prompt=given, **common)
     if isinstance(given, Sequence) and given and not isinstance(given, str | bytes):
+        given = [text_of(item) for item in given]
         if all(isinstance(item, Mapping) for item in given):
-            return CompleteCall(messages=list(given), **common)
+            return CompleteCall(messages=given, **common)
         if not any(isinstance(item, Mapping) for item in given):
-            return CompleteCall(prompt=list(given), **common)
+            return CompleteCall(prompt=given, **common)
     raise InputInvalid(
         'a completion needs a text that is not empty, a list of messages such as {"role": "user", "content": "..."}, '
         f"or a list of prompts; got {_named(given)}"

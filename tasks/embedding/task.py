@@ -20,7 +20,7 @@ from penstock.tasks.request.endpoints import endpoint_for
 from penstock.tasks.request.packing import budget_tokens, certainly_too_long, pack
 from penstock.workers.lanes.tokens import byte_length
 from penstock.workers.pool.loop import wait
-from penstock.workers.results.types import EmbedResult, Failure
+from penstock.workers.results.types import CompleteResult, EmbedResult, Failure
 from penstock.workers.runtime import Runtime, runtime
 
 EMBEDDING = (TaskType.TEXT_EMBEDDING, TaskType.IMAGE_EMBEDDING)
@@ -74,7 +74,7 @@ def prepare(endpoint: Endpoint, texts: Any, overrides: Mapping[str, Any]) -> Emb
     Raises:
         InputInvalid: ``texts`` is no list.
     """
-    if isinstance(texts, str | Mapping):
+    if isinstance(texts, str | Mapping | CompleteResult):
         texts = [texts]
     if not isinstance(texts, Sequence) or isinstance(texts, bytes):
         raise InputInvalid(f"[texts] must be a list of strings, not {type(texts).__name__}")
@@ -94,6 +94,8 @@ Fault = tuple[str, str] | None
 
 def _text(given: Any) -> Any:
     """Return a text, or what was given in its place."""
+    if isinstance(given, CompleteResult):
+        return given.text
     return given.get("text") if isinstance(given, Mapping) else given
 
 

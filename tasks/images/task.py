@@ -20,7 +20,8 @@ from penstock.tasks.request.delivery import Delivery
 from penstock.tasks.request.endpoints import endpoint_for
 from penstock.tasks.services.base import ImageCall
 from penstock.workers.pool.loop import wait
-from penstock.workers.results.types import CompleteResult, ImageResult
+from penstock.workers.results.mapping import text_of
+from penstock.workers.results.types import ImageResult
 from penstock.workers.runtime import runtime
 
 
@@ -83,8 +84,7 @@ def prepare(endpoint: Endpoint, prompt: Any, given: Mapping[str, Any]) -> ImageC
     Raises:
         InputInvalid: the prompt is no text.
     """
-    if isinstance(prompt, CompleteResult):
-        prompt = prompt.text
+    prompt = text_of(prompt)
     if not isinstance(prompt, str) or not prompt.strip():
         raise InputInvalid(f"[prompt] must be a text that is not empty; got {type(prompt).__name__}")
     settings, parameters = divide(endpoint, given)

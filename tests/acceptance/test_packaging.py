@@ -74,7 +74,7 @@ def test_a_bare_import_from_the_repository_says_what_to_import(package: str) -> 
 
 def test_the_tasks_are_the_public_names() -> None:
     tasks = import_module("penstock.tasks")
-    assert set(tasks.__all__) == {"chunk", "embed", "complete", "generate_image", "stream"}
+    assert set(tasks.__all__) == {"chunk", "embed", "complete", "generate_image", "result_from", "stream"}
     assert all(hasattr(tasks, name) for name in tasks.__all__)
 
 

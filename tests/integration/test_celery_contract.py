@@ -25,6 +25,7 @@ from kombu.transport import redis as stock
 from penstock.config.celery import CONSUMER
 from penstock.workers.broker.consumer import LaneConsumer
 from penstock.workers.broker.message import LeaseChannel
+from penstock.workers.results.mapping import result_from
 from support.plant import PREFIX
 from support.task_bench import SHORT_LEASES, Stage, TaskBench, open_bench, open_stage
 from support.valkey import ValkeyServer
@@ -149,7 +150,7 @@ def test_what_a_plain_app_publishes_is_taken_and_answered(
 ) -> None:
     sent = plain(**options).send_task("penstock.embed", (["a text"], "docs"), queue=queue)
     answer = bench.app.AsyncResult(sent.id).get(timeout=15)
-    assert answer.vectors.shape == (1, 8)
+    assert result_from(answer).vectors.shape == (1, 8)
 
 
 def test_many_that_a_plain_app_publishes_are_taken_in_their_order(
@@ -158,7 +159,7 @@ def test_many_that_a_plain_app_publishes_are_taken_in_their_order(
     app = plain(broker_transport_options={"global_keyprefix": PREFIX})
     sent = [app.send_task("penstock.embed", ([f"text {n}"], "docs"), queue="penstock.docs.bulk") for n in range(20)]
     for each in sent:
-        assert bench.app.AsyncResult(each.id).get(timeout=15).vectors.shape == (1, 8)
+        assert result_from(bench.app.AsyncResult(each.id).get(timeout=15)).vectors.shape == (1, 8)
     with stage.valkey.client() as client:
         held = [PREFIX + name for name in ("unacked", "unacked_index", "in-flight")]
         wait_until(lambda: not client.exists(*held), "no lease is left")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import decimal
 import json
@@ -24,9 +25,11 @@ from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
 from kombu.utils import json as kombu_json
 
 from penstock.config.celery import RESULT_CONTENT_TYPE, RESULT_SERIALIZER
-from penstock.config.errors import CutStream, EndpointInvalid, InferenceFailed, LaneParked
+from penstock.config.errors import CutStream, EndpointInvalid, InferenceFailed, InputInvalid, LaneParked
 from penstock.workers.results import serializers
 from penstock.workers.results.codec import ARRAY_TYPES, decode, encode
+from penstock.workers.results.kinds import KINDS
+from penstock.workers.results.mapping import result_from
 from penstock.workers.results.types import (
     Choice,
     CompleteResult,
@@ -70,8 +73,57 @@ def same(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
-@pytest.mark.parametrize("value", [EMBEDDED, COMPLETED, IMAGED, Usage(1), Effort(1), Failure(0, "a", "b"), Choice(1)])
-@pytest.mark.parametrize("through", [lambda v: decode(encode(v)), lambda v: kombu_json.loads(kombu_json.dumps(v))])
+SMALL = [Usage(1), Effort(1), Failure(0, "a", "b"), Choice(1)]
+
+
+def through_json(value: Any) -> Any:
+    return kombu_json.loads(kombu_json.dumps(value))
+
+
+@pytest.mark.parametrize("value", [EMBEDDED, COMPLETED, IMAGED])
+def test_a_result_in_a_message_is_a_mapping_that_any_celery_reads_and_an_object_again(value: Any) -> None:
+    text = kombu_json.dumps(value)
+    plain = json.loads(text)
+    assert "__type__" not in text
+    assert plain == kombu_json.loads(text)
+    back = result_from(plain)
+    assert type(back) is type(value)
+    assert same(value, back)
+    assert same(value, result_from({**plain, "of_a_newer_version": 1}))
+    assert result_from(value) is value
+
+
+def test_a_mapping_shows_what_its_reader_needs() -> None:
+    vectors = through_json(EMBEDDED)["vectors"]
+    array = np.frombuffer(base64.b64decode(vectors["base64"]), vectors["dtype"]).reshape(vectors["shape"])
+    assert same(array, EMBEDDED.vectors)
+    assert through_json(COMPLETED)["text"] == COMPLETED.text
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None, [], {}, {"model": "m"}, {"vectors": {}}, {"vectors": {"dtype": "O", "shape": [1], "base64": ""}},
+        {"vectors": {"dtype": "float32", "shape": [4, 4], "base64": "AAAA"}}, {"choices": [1]},
+        {"vectors": {"dtype": "float32", "shape": [1], "base64": "AAAAAA=="}},
+    ],
+)  # fmt: skip
+def test_what_is_no_result_is_refused(given: Any) -> None:
+    with pytest.raises(InputInvalid, match="mapping"):
+        result_from(given)
+
+
+@pytest.mark.parametrize(("letter", "value"), [("e", EMBEDDED), ("c", COMPLETED), ("i", IMAGED)])
+def test_what_an_earlier_version_put_into_a_message_is_still_read(letter: str, value: Any) -> None:
+    stored = kombu_json.dumps({"__type__": f"penstock.{letter}", "__value__": KINDS[letter][1](value)})
+    assert same(value, kombu_json.loads(stored))
+
+
+@pytest.mark.parametrize(
+    ("through", "value"),
+    [(lambda v: decode(encode(v)), value) for value in [EMBEDDED, COMPLETED, IMAGED, *SMALL]]
+    + [(through_json, value) for value in SMALL],
+)
 def test_each_type_comes_back_as_it_was_in_results_and_in_arguments(value: Any, through: Any) -> None:
     back = through(value)
     assert type(back) is type(value)

@@ -17,6 +17,7 @@ from celery.worker.control import inspect_command
 from celery.worker.state import active_requests, reserved_requests, scheduled_requests
 from kombu.entity import Exchange, Queue
 
+from penstock.config.formats import MESSAGE_HEADER
 from penstock.workers.broker.feeder import Feeder
 from penstock.workers.broker.message import Unreadable
 
@@ -147,6 +148,7 @@ def _request_of(message: Any) -> tuple[str, Any]:
     return headers["id"], SimpleNamespace(
         name=headers["task"], chord=None, root_id=headers.get("root_id"), errbacks=None,
         correlation_id=properties.get("correlation_id"), reply_to=properties.get("reply_to"),
+        **{MESSAGE_HEADER: headers.get(MESSAGE_HEADER)},
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from penstock.config.errors import BrokerUnavailable, PenstockError
 from penstock.config.names import CHUNK_QUEUE, JOB_CLASSES, LOGS, queue_name
 from penstock.config.settings import Settings
 from penstock.workers.processes.child import READY
+from penstock.workers.versions import check_versions
 
 READY_S = 60.0
 GRACE_S = 30.0
@@ -176,9 +177,13 @@ class ProcessGroup:
     Args:
         roles: what to start.
         sink: is given the name and the output of each process, in a thread of its own, to read to its end.
+
+    Raises:
+        ConfigurationError: workers do not start on this Celery.
     """
 
     def __init__(self, roles: Sequence[Role], sink: Sink) -> None:
+        check_versions()
         self.processes = [WorkerProcess(role, sink) for role in roles]
         self._stopping = False
         self._thread = threading.Thread(target=self._watch, name="penstock-group", daemon=True)

@@ -12,25 +12,48 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import kombu.serialization
 from celery.backends.redis import RedisBackend
-from kombu.exceptions import DecodeError
 
-from penstock.config.errors import FormatTooNew
 from penstock.workers.pool.loop import off_the_loop, running_in_pool, wait
+from penstock.workers.results.places import TwoPlaces
+from penstock.workers.results.serializers import is_ours, read_ours
+from penstock.workers.senders import sent_by_others
 
-SCHEME = "penstock.workers.results.backend:Backend"
+OURS, PLAIN = "penstock.workers.results.backend:Backend", "penstock.workers.results.backend:PlainBackend"
+_KEYS = ("task_keyprefix", "group_keyprefix", "chord_keyprefix")
 
 
-def backend_url(url: str) -> str:
-    """Return the URL under which Celery finds this back end, for ``redis://`` and its kin."""
+def backend_url(url: str, backend: str = OURS) -> str:
+    """Return the URL under which Celery finds a back end of this module, for ``redis://`` and its kin."""
     scheme, mark, rest = url.partition("://")
     if not mark or scheme.lower() not in ("redis", "rediss", "redis+socket"):
         return url
-    return f"{SCHEME}+{'socket' if scheme.lower() == 'redis+socket' else scheme.lower()}://{rest}"
+    return f"{backend}+{'socket' if scheme.lower() == 'redis+socket' else scheme.lower()}://{rest}"
 
 
-class Backend(RedisBackend):
-    """See the module."""
+class Backend(TwoPlaces):
+    """See the module. What is for an app that does not read ours, it leaves to that of the ``PlainApp``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        prefix = (self.app.conf.result_backend_transport_options or {}).get("global_keyprefix") or ""
+        for name in _KEYS:  # Celery before 5.7 puts an underscore after the prefix
+            setattr(self, name, self.key_t(prefix + getattr(RedisBackend, name)))
+
+    def plain(self, request: Any) -> Any:
+        """Return the back end for a task whose sender does not read ours, None for any other."""
+        return self.app.plain.backend if sent_by_others(request) else None
+
+    def store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **options: Any
+    ) -> Any:
+        """Store a result where its sender looks for it; in both places where nobody knows who that is."""
+        plain = self.plain(request)
+        if plain is None and request is None:
+            self.app.plain.backend.store_result(task_id, result, state, traceback, **options)
+        store = super().store_result if plain is None else plain.store_result
+        return store(task_id, result, state, traceback, request=request, **options)
 
     @property
     def always_retry(self) -> bool:
@@ -53,11 +76,11 @@ class Backend(RedisBackend):
             return self._ensure_retryable(fun, *args)
         return super().ensure(fun, args, **policy)
 
-    def get(self, key: Any) -> Any:
-        """Return what is stored, None where nothing is."""
+    def get_here(self, key: Any) -> Any:
+        """Return what is stored under this very key."""
         if running_in_pool():
             return self._ensure_retryable(lambda: wait(_stored().read(key)))
-        return super().get(key)
+        return super().get_here(key)
 
     def _set(self, key: Any, value: Any, expires: int | None = None) -> None:
         if running_in_pool():
@@ -67,20 +90,30 @@ class Backend(RedisBackend):
 
     def on_chord_part_return(self, request: Any, state: Any, result: Any, **options: Any) -> Any:
         """Count a chord's part, as Celery does; in the pool without holding up the loop."""
-        return off_the_loop(super().on_chord_part_return, request, state, result, **options)
+        plain = self.plain(request)
+        count = super().on_chord_part_return if plain is None else plain.on_chord_part_return
+        return off_the_loop(count, request, state, result, **options)
 
     def decode(self, payload: Any) -> Any:
-        """Decode what is stored.
+        """Decode what is stored, whosever format it is in. Raises ResultTooNew: a newer version stored it."""
+        if payload is None or is_ours(payload):
+            return payload if payload is None else read_ours(payload)
+        return kombu.serialization.loads(payload, "application/json", "utf-8", accept={"application/json"})
 
-        Raises:
-            ResultTooNew: a newer version stored it; kombu would hide that behind an error of its own.
-        """
-        try:
-            return super().decode(payload)
-        except DecodeError as exc:
-            if isinstance(exc.__context__, FormatTooNew):
-                raise exc.__context__ from None
-            raise
+
+class PlainBackend(Backend):
+    """Stores as any Celery app does: JSON, under Celery's usual keys."""
+
+    def plain(self, request: Any) -> Any:
+        """Return None: it is this one."""
+        return None
+
+    def store_result(self, *args: Any, **options: Any) -> Any:
+        """Store a result."""
+        return super(Backend, self).store_result(*args, **options)
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Nothing: nobody waits here for what another app's task gives."""
 
 
 def _stored() -> Any:

@@ -32,10 +32,10 @@ from penstock.config.errors import FormatTooNew
 from penstock.config.formats import RESULT
 from penstock.workers.results import format_1
 from penstock.workers.results.kinds import ARRAY_TYPES, KINDS, ArrayReader, little_endian
+from penstock.workers.results.serializers import MAGIC
 
-__all__ = ["ARRAY_TYPES", "MAGIC", "decode", "encode"]
+__all__ = ["ARRAY_TYPES", "decode", "encode"]
 
-MAGIC = b"PSR"
 _PREFIX = struct.Struct("<3sB8s")
 _HEAD = struct.Struct("<BI")
 

@@ -26,6 +26,15 @@ LETTERS: dict[str, type] = {
 }
 
 
+#: The first bytes of what the codec writes.
+MAGIC = b"PSR"
+
+
+def is_ours(payload: Any) -> bool:
+    """Whether something stored is in our format."""
+    return isinstance(payload, bytes | bytearray | memoryview) and bytes(payload[:3]) == MAGIC
+
+
 class _ArrayType(type):
     def __instancecheck__(cls, value: Any) -> bool:
         numpy = sys.modules.get("numpy")
@@ -37,25 +46,30 @@ class _Array(metaclass=_ArrayType):
 
 
 def register() -> None:
-    """Register the result serializer, and our types with kombu's JSON. Doing so again changes nothing."""
+    """Register the result serializer, and our types with kombu's JSON. Doing so again changes nothing.
+
+    The three results are mappings in JSON by their own ``__json__``, whatever is registered: with their markers only
+    messages of earlier versions are read.
+    """
     kombu.serialization.register(
-        RESULT_SERIALIZER, _encode, _decode, content_type=RESULT_CONTENT_TYPE, content_encoding="binary"
+        RESULT_SERIALIZER, _encode, read_ours, content_type=RESULT_CONTENT_TYPE, content_encoding="binary"
     )
     for letter, cls in LETTERS.items():
         kombu_json.register_type(cls, f"penstock.{letter}", _packer(letter), _unpacker(letter))
     kombu_json.register_type(_Array, "penstock.array", _array_to_json, _array_from_json)
 
 
+def read_ours(payload: bytes) -> Any:
+    """Read what is in our format. Errors as for ``codec.decode``."""
+    from penstock.workers.results.codec import decode
+
+    return decode(payload)
+
+
 def _encode(value: Any) -> bytes:
     from penstock.workers.results.codec import encode
 
     return encode(value)
-
-
-def _decode(data: bytes) -> Any:
-    from penstock.workers.results.codec import decode
-
-    return decode(data)
 
 
 def _kinds() -> Any:

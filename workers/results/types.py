@@ -1,7 +1,12 @@
-"""What tasks return. The codec (``penstock.workers.results.codec``) carries these through the result back end."""
+"""What tasks return. The codec (``penstock.workers.results.codec``) carries these through the result back end.
+
+``__json__`` is what kombu's JSON asks an object for: in messages, and for apps that are not ours, results are plain
+mappings (``penstock.workers.results.mapping``).
+"""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -88,6 +93,16 @@ class EmbedResult:
     def __len__(self) -> int:
         return int(self.vectors.shape[0])
 
+    def __json__(self) -> dict[str, Any]:
+        little = self.vectors.astype(self.vectors.dtype.newbyteorder("<"), copy=False)
+        vectors = {
+            "dtype": self.vectors.dtype.name,
+            "shape": list(self.vectors.shape),
+            "base64": base64.b64encode(little.tobytes()).decode(),
+        }
+        failures = [vars(each) for each in self.failures]
+        return {"model": self.model, "vectors": vectors, "failures": failures, **_cost(self)}
+
     def __repr__(self) -> str:
         n, d = self.vectors.shape
         return f"EmbedResult({n} x {d} {self.vectors.dtype}, {len(self.failures)} failed)"
@@ -128,6 +143,11 @@ class CompleteResult:
         """Why the first choice ended."""
         return self.choices[0].finish_reason if self.choices else None
 
+    def __json__(self) -> dict[str, Any]:
+        choices = [{**vars(each), "message": dict(each.message)} for each in self.choices]
+        said = {"text": self.text, "finish_reason": self.finish_reason, "choices": choices}
+        return {**said, "model": self.model, **_cost(self), "extra": dict(self.extra)}
+
     def __repr__(self) -> str:
         return f"CompleteResult({len(self.choices)} choices, {len(self.text)} characters, {self.finish_reason})"
 
@@ -149,7 +169,17 @@ class ImageResult:
     effort: Effort = Effort()
     times: Mapping[str, float] = field(default_factory=dict)
 
+    def __json__(self) -> dict[str, Any]:
+        kept = {name: list(getattr(self, name)) for name in ("urls", "b64", "revised_prompts", "files")}
+        failures = [vars(each) for each in self.failures]
+        more = {"operation_id": self.operation_id, "failures": failures, "times": dict(self.times)}
+        return {**kept, **more, **_cost(self)}
+
     def __repr__(self) -> str:
         # URLs of images may be signed: who has one has the image, so logs and events show none.
         images = len(self.urls) or len(self.b64) or len(self.files)
         return f"ImageResult({images} images, {len(self.files)} files, {len(self.failures)} failed)"
+
+
+def _cost(result: Any) -> dict[str, Any]:
+    return {"usage": vars(result.usage), "effort": vars(result.effort)}
