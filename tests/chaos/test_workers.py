@@ -63,17 +63,18 @@ def test_a_worker_whose_clock_is_wrong_takes_nothing_from_the_others(bench: Benc
 
 
 def test_a_lane_that_cools_leaves_the_other_lane_alone(bench: Bench, stand_in: Any, worker: Any) -> None:
-    cold = stand_in(dimensions=DIMENSIONS, cool_down_s=60)
+    cold = stand_in(dimensions=DIMENSIONS, cool_down_s=3600)
     warm = stand_in(dimensions=DIMENSIONS, latency_ms=20)
     bench.put("cold", cold, model="cold", rate_limit={"requests_per_minute": 6000})
     bench.put("warm", warm, model="warm", rate_limit={"requests_per_minute": 1200})
-    worker(1, args=("-c", "12"), **SHORT_LEASES)
+    (only,) = worker(1, args=("-c", "12"), **SHORT_LEASES)
     waiting = bench.publish("cold", calls(100, name="cold"))
     wait_until(lambda: cold.stats()["requests"] > 0, "the cold lane's first request", 20)
     ids = bench.publish("warm", calls(200, name="warm"))
-    bench.collect(ids, timeout=30)
-    steady = warm.stats()
-    took = steady["last_answer_at"] - steady["first_request_at"]
-    assert 200 / took >= 0.9 * 20, f"the warm lane ran at {200 / took:.1f} of 20 requests a second"
+    bench.collect(ids, timeout=120)
+    assert warm.stats()["statuses"] == {"200": 200}
     assert cold.stats()["requests"] <= 12, "one cool-down for all"
     assert bench.done(waiting) == 0
+    # Half of the worker's places in the cold lane's hands would leave the warm lane half its pace.
+    inspect = bench.app.control.inspect([only.name], timeout=20, limit=1)
+    wait_until(lambda: inspect.stats()[only.name]["pool"]["in-flight"] == 0, "no place is held for the cold lane")

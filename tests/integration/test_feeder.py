@@ -211,7 +211,7 @@ def test_a_message_waits_for_its_time_in_the_broker_whatever_happens_to_workers(
     long_ago = plant.send("tests.nap", eta=datetime.now(UTC) - timedelta(hours=1))
     far = plant.send("tests.nap", countdown=3600)
     assert long_ago.get(timeout=10) is None
-    plant.wait(lambda: plant.client.zcard(f"{PREFIX}due") == 2, "two wait in the broker")
+    plant.wait(lambda: plant.client.zcard(f"{PREFIX}due") >= 1 and not plant.waiting(), "they wait in the broker")
     plant.wait(lambda: not plant.in_flight(), "and in no worker")
     first.kill()
     start()
@@ -223,10 +223,10 @@ def test_a_message_waits_for_its_time_in_the_broker_whatever_happens_to_workers(
 
 def test_a_message_is_not_run_before_its_time(plant: Plant, start: StartWorkers) -> None:
     start()
-    sent = plant.send("tests.nap", countdown=2)
     begun = time.time()
+    sent = plant.send("tests.nap", countdown=2)
     assert sent.get(timeout=15) is None
-    assert time.time() - begun > 1.8
+    assert time.time() - begun >= 2
     plant.wait(plant.at_rest, "no lease is left")
 
 
@@ -333,10 +333,10 @@ def test_a_warm_shutdown_finishes_what_runs_and_leaves_the_rest_to_others(plant:
 def test_a_cold_shutdown_hands_everything_back_at_once(plant: Plant, start: StartWorkers) -> None:
     (first,) = start(args=("-c", "4"), PENSTOCK_VISIBILITY_TIMEOUT_S="60")
     for n in range(12):
-        plant.send("tests.nap", 30, n)
+        plant.send("tests.nap", 3600, n)
     plant.wait(lambda: len(plant.counts("begun")) == 4, "four run")
     first.send(signal.SIGQUIT)
-    plant.wait(lambda: plant.waiting() == 12 and not plant.in_flight(), "all are back on their queue", 2)
+    plant.wait(lambda: plant.waiting() == 12 and not plant.in_flight(), "all are back on their queue")
     first.wait(20)
     assert plant.waiting() == 12
     assert plant.counts("done") == {}

@@ -80,6 +80,15 @@ async def nap(self: Any, seconds: float, value: Any = None) -> Any:
     return value
 
 
+@app.task(name="until")
+async def until(key: str) -> None:
+    """Wait on the loop until a key is set."""
+    memory.incr("now")
+    while not await asyncio.to_thread(memory.exists, key):
+        await asyncio.sleep(0.02)
+    memory.decr("now")
+
+
 @app.task(name="bridge", blocking=False)
 def bridge(seconds: float) -> list[Any]:
     async def inner() -> str:
