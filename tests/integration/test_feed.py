@@ -68,7 +68,8 @@ class Lanes:
             if field in fields:
                 fields[field] = now + fields[field]
         self.client.hset(endpoint_quotas_key(PREFIX), name, f"quota-{name}")
-        self.client.hset(lane_key(PREFIX, f"quota-{name}"), mapping={"format": FORMAT, **fields})
+        values: dict[Any, Any] = {"format": FORMAT, **fields}
+        self.client.hset(lane_key(PREFIX, f"quota-{name}"), mapping=values)
 
     def take(self, room: int = 64, **options: Any) -> Look:
         return take(self.client, PREFIX, room, **options)
@@ -143,7 +144,8 @@ def test_what_is_taken_is_noted_in_the_same_step_by_the_servers_clock(lanes: Lan
     (message,) = lanes.put(bulk("docs"))
     before = lanes.now_ms() / 1000
     (tag,) = lanes.take().tags
-    ((noted, score),) = lanes.client.zrange(f"{PREFIX}unacked_index", 0, -1, withscores=True)
+    leases: Any = lanes.client.zrange(f"{PREFIX}unacked_index", 0, -1, withscores=True)
+    ((noted, score),) = leases
     assert noted.decode() == tag
     assert before - 1 <= score <= lanes.now_ms() / 1000 + 1
     kept, exchange, queue = loads(lanes.client.hget(f"{PREFIX}unacked", tag).decode())

@@ -19,6 +19,7 @@ from celery.exceptions import NotRegistered, TaskRevokedError
 
 from penstock.config.errors import MessageUnreadable
 from penstock.config.names import dead_messages_key
+from penstock.config.redis import text
 from penstock.workers.broker.bells import RINGS
 from support.plant import PREFIX, QUEUE, Plant, envelope
 from support.proxy import Proxy
@@ -414,7 +415,7 @@ def test_messages_of_all_priorities_are_on_the_one_list_that_is_read(plant: Plan
     for priority in (0, 3, 9):
         plant.send("tests.add", 1, 2, priority=priority)
     assert plant.waiting() == 3
-    assert all(key.startswith(PREFIX.encode()) for key in plant.client.keys("*"))
+    assert all(text(key).startswith(PREFIX) for key in plant.client.keys("*"))
 
 
 def test_bells_that_nobody_hears_do_not_pile_up(plant: Plant) -> None:

@@ -36,7 +36,8 @@ def take(client: redis.Redis, tag: str) -> None:
 
 def let_time_pass(client: redis.Redis, seconds: float) -> None:
     """Have all that is set aside due so many seconds earlier."""
-    for member in client.zrange("t:due", 0, -1):  # type: ignore[union-attr]
+    members: Any = client.zrange("t:due", 0, -1)
+    for member in members:
         client.zincrby("t:due", -1000 * seconds, member)
 
 

@@ -14,8 +14,8 @@ from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import FormatTooNew
 from penstock.workers.lanes.fair_queue import Permit
-from penstock.workers.lanes.lane import LATE_S, Lane, LaneClosed
-from penstock.workers.lanes.limiter import PACE, Slot, UsageReport
+from penstock.workers.lanes.lane import Lane, LaneClosed
+from penstock.workers.lanes.limiter import LATE_S, PACE, Slot, UsageReport
 from penstock.workers.lanes.outcome import HeaderLimits, Outcome, OutcomeKind
 from support.servers import hold_up, in_virtual_time
 
