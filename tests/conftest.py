@@ -16,6 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from penstock.workers.runtime import close_runtime
+from support.key_leaks import leaks_of
 from support.stand_in import StandIn
 from support.valkey import ValkeyServer
 from support.waiting import wait_until as _wait_until
@@ -36,6 +37,18 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.lower() in {"http_proxy", "https_proxy", "all_proxy"}:
             monkeypatch.delenv(name)
     close_runtime()  # it keeps the settings that it was made with
+
+
+@pytest.fixture(autouse=True)
+def no_key_leaks() -> Iterator[None]:
+    """Nothing stays in Redis for ever but what ``config/names.py`` says (``support.key_leaks``).
+
+    It is looked at when the test's own fixtures have ended what they started.
+    """
+    yield
+    leaks = [leak for server in ValkeyServer.running for leak in leaks_of(server.port)] + ValkeyServer.leaks
+    ValkeyServer.leaks.clear()
+    assert not leaks, f"keys that never expire, and should: {leaks}"
 
 
 @pytest.fixture

@@ -70,6 +70,7 @@ class Lanes:
         self.client.hset(endpoint_quotas_key(PREFIX), name, f"quota-{name}")
         values: dict[Any, Any] = {"format": FORMAT, **fields}
         self.client.hset(lane_key(PREFIX, f"quota-{name}"), mapping=values)
+        self.client.expire(lane_key(PREFIX, f"quota-{name}"), 60)
 
     def take(self, room: int = 64, **options: Any) -> Look:
         return take(self.client, PREFIX, room, **options)
@@ -396,6 +397,7 @@ async def test_a_lane_that_cools_is_left_alone_and_the_others_have_its_room(star
         now = client.time()[0] * 1000  # type: ignore[index]
         lane = lane_key(load_settings().key_prefix, cold)
         client.hset(lane, mapping={"format": FORMAT, "cooldown_until": now + 60_000})
+        client.expire(lane, 600)
         for name in ("cold", "warm"):
             fill(client, bulk(name), 30)
         taker = await start(limit=FIRST * 4 // 3)  # a quarter is kept for other lanes

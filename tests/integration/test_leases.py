@@ -18,7 +18,7 @@ from support.waiting import wait_until
 
 PREFIX = "leases:"
 INDEX, UNACKED, HOLDERS = f"{PREFIX}unacked_index", f"{PREFIX}unacked", f"{PREFIX}in-flight"
-QUEUE = "q"
+QUEUE = "penstock"
 VISIBILITY_S = 20.0
 
 
@@ -295,11 +295,11 @@ def test_a_queue_whose_key_is_no_list_holds_up_no_other(broker: Broker, leases: 
     broker.take("a")
     broker.client.set(f"{PREFIX}{QUEUE}", "not a list")
     broker.client.zadd(INDEX, {"b": broker.now() - 100})
-    broker.client.hset(UNACKED, "b", '[{"headers": {"id": "b"}}, "", "other"]')
+    broker.client.hset(UNACKED, "b", '[{"headers": {"id": "b"}}, "", "penstock.chunk"]')
     broker.make_old("a", 200)
     held = leases()
     assert held.restore_lapsed() == 1
-    assert broker.client.llen(f"{PREFIX}other") == 1
+    assert broker.client.llen(f"{PREFIX}penstock.chunk") == 1
     assert broker.noted() == ["a"], "it is kept, for when the key is one"
     assert broker.age("a") < 10
     broker.client.delete(f"{PREFIX}{QUEUE}")
