@@ -16,6 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from penstock.workers.runtime import close_runtime
+from support import stall_watch
 from support.key_leaks import leaks_of
 from support.stand_in import StandIn
 from support.valkey import ValkeyServer
@@ -37,6 +38,37 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.lower() in {"http_proxy", "https_proxy", "all_proxy"}:
             monkeypatch.delenv(name)
     close_runtime()  # it keeps the settings that it was made with
+
+
+class StallReports:
+    """What blocked an event loop since one last asked (``support.stall_watch``)."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._positions = folder, dict[Path, int]()
+
+    def take(self) -> list[str]:
+        return stall_watch.read(self._folder, self._positions)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stall_reports() -> Iterator[StallReports]:
+    """Watch the worker's event loop, in this process and in all workers that tests and commands start."""
+    folder = _short_folder()
+    watched = str(Path(stall_watch.__file__).with_name("watched"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(stall_watch.FOLDER, str(folder))
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [watched, os.environ.get("PYTHONPATH", "")])))
+        stall_watch.start(folder)
+        yield StallReports(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_loop(stall_reports: StallReports) -> Iterator[None]:
+    """No callback of a worker's event loop blocked it."""
+    yield
+    found = stall_reports.take()
+    assert not found, "\n".join(found)
 
 
 @pytest.fixture(autouse=True)

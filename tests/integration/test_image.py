@@ -296,6 +296,7 @@ def test_a_message_delivered_again_goes_on_from_the_record(
         if stage_kept in ("answered", "done"):
             fields["result"] = encode(ImageResult(urls=(url,), operation_id="op-1"))
         client.hset(f"penstock:image:{task_id}", mapping=fields)
+        client.expire(f"penstock:image:{task_id}", 600)
     before = stage.stand_in.stats()["requests"]
     queue = f"penstock.{pictures}.interactive"
     result = bench.app.send_task(

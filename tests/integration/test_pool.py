@@ -37,7 +37,7 @@ def worker(pool_app: ModuleType, valkey_server: ValkeyServer) -> Iterator[Worker
 @pytest.fixture
 def tasks(pool_app: ModuleType, worker: Worker) -> ModuleType:
     for key in ("now", "most", "interrupted", "finished", "order"):
-        pool_app.memory.delete(key)
+        pool_app.memory.delete(f"tests:{key}")
     return pool_app
 
 
@@ -54,8 +54,8 @@ def unacknowledged(tasks: ModuleType) -> int:
 def test_signals_surround_the_body_and_coroutines_know_their_request(tasks: ModuleType) -> None:
     result = tasks.events.delay()
     assert result.get(timeout=10) == result.id
-    wait_until(lambda: tasks.memory.llen("order") == 4, "the last signal")
-    assert tasks.memory.lrange("order", 0, -1) == ["prerun True", "body", "after True", "postrun SUCCESS"]
+    wait_until(lambda: tasks.memory.llen("tests:order") == 4, "the last signal")
+    assert tasks.memory.lrange("tests:order", 0, -1) == ["prerun True", "body", "after True", "postrun SUCCESS"]
 
 
 def test_coroutines_and_bridges_run_on_the_loop_and_blocking_bodies_in_threads(tasks: ModuleType) -> None:
@@ -68,7 +68,7 @@ def test_coroutines_and_bridges_run_on_the_loop_and_blocking_bodies_in_threads(t
 def test_as_many_as_the_concurrency_are_in_flight_and_never_more(tasks: ModuleType, inspect: Any) -> None:
     results = [tasks.nap.delay(1.5, number) for number in range(3 * CONCURRENCY)]
     assert [each.get(timeout=40) for each in results] == list(range(3 * CONCURRENCY))
-    assert tasks.memory.zscore("most", "n") == CONCURRENCY
+    assert tasks.memory.zscore("tests:most", "n") == CONCURRENCY
     assert inspect("stats")["pool"]["max-concurrency"] == CONCURRENCY
 
 
@@ -127,12 +127,12 @@ def test_a_task_publishes_its_own_states(tasks: ModuleType) -> None:
 
 def test_revoking_with_terminate_cancels_the_coroutine(tasks: ModuleType, inspect: Any) -> None:
     result = tasks.nap.delay(60)
-    wait_until(lambda: tasks.memory.get("now") == "1", "it runs")
+    wait_until(lambda: tasks.memory.get("tests:now") == "1", "it runs")
     assert [each["id"] for each in inspect("active")] == [result.id]
     result.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
         result.get(timeout=10)
-    wait_until(lambda: tasks.memory.get("interrupted") == "CancelledError", "the coroutine was cancelled")
+    wait_until(lambda: tasks.memory.get("tests:interrupted") == "CancelledError", "the coroutine was cancelled")
     assert result.state == "REVOKED"
     wait_until(lambda: unacknowledged(tasks) == 0, "its message is acknowledged")
     wait_until(lambda: inspect("stats")["pool"]["in-flight"] == 0, "its place is free")
@@ -144,7 +144,7 @@ def test_revoking_what_waits_keeps_it_from_running(tasks: ModuleType) -> None:
     result.revoke()
     with pytest.raises(TaskRevokedError):
         result.get(timeout=10)
-    assert tasks.memory.get(f"started:{result.id}") is None
+    assert tasks.memory.get(f"tests:started:{result.id}") is None
     for each in busy:
         each.get(timeout=10)
 
@@ -153,7 +153,7 @@ def test_a_soft_time_limit_is_raised_at_the_await_and_may_be_survived(tasks: Mod
     assert tasks.careful.apply_async((30,), soft_time_limit=0.2).get(timeout=10) == "saved"
     with pytest.raises(SoftTimeLimitExceeded):
         tasks.nap.apply_async((30,), soft_time_limit=0.2).get(timeout=10)
-    assert tasks.memory.get("interrupted") == "SoftTimeLimitExceeded"
+    assert tasks.memory.get("tests:interrupted") == "SoftTimeLimitExceeded"
     with pytest.raises(SoftTimeLimitExceeded):
         tasks.thread_wait.apply_async((30,), soft_time_limit=0.2).get(timeout=10)
 
@@ -162,7 +162,7 @@ def test_a_hard_time_limit_fails_the_task_and_cancels_the_coroutine(tasks: Modul
     result = tasks.nap.apply_async((30,), time_limit=0.2)
     with pytest.raises(TimeLimitExceeded):
         result.get(timeout=10)
-    wait_until(lambda: tasks.memory.get("interrupted") == "CancelledError", "the coroutine was cancelled")
+    wait_until(lambda: tasks.memory.get("tests:interrupted") == "CancelledError", "the coroutine was cancelled")
     assert result.state == "FAILURE"
     wait_until(lambda: unacknowledged(tasks) == 0, "its message is acknowledged")
     stubborn = tasks.thread.apply_async((0.5,), time_limit=0.2)
@@ -186,23 +186,23 @@ def test_remote_control_answers(tasks: ModuleType, worker: Worker, inspect: Any)
     )
     assert [each[worker.name]["ok"] for each in replies] == ["pool will grow", "pool will shrink"]
     assert inspect("stats")["pool"]["max-concurrency"] == CONCURRENCY - 2
-    tasks.memory.delete("most")
+    tasks.memory.delete("tests:most")
     for each in [tasks.nap.delay(0.3) for _ in range(2 * CONCURRENCY)]:
         each.get(timeout=10)
-    assert tasks.memory.zscore("most", "n") == CONCURRENCY - 2
+    assert tasks.memory.zscore("tests:most", "n") == CONCURRENCY - 2
     control.pool_grow(2, destination=[worker.name], reply=True)
     assert control.time_limit("nap", soft=50, hard=60, destination=[worker.name], reply=True)
 
 
 def test_each_task_is_acknowledged_as_it_ends_whatever_else_runs(tasks: ModuleType) -> None:
-    tasks.memory.delete("enough")
-    long = tasks.until.delay("enough")
+    tasks.memory.delete("tests:enough")
+    long = tasks.until.delay("tests:enough")
     wait_until(lambda: unacknowledged(tasks) == 1, "it is taken")
     for _ in range(20):
         assert tasks.add.delay(1, 1).get(timeout=10) == 2
         wait_until(lambda: unacknowledged(tasks) == 1, "it is acknowledged")
     assert not long.ready()
-    tasks.memory.set("enough", 1)
+    tasks.memory.set("tests:enough", 1)
     long.get(timeout=20)
     wait_until(lambda: unacknowledged(tasks) == 0, "all are acknowledged")
 

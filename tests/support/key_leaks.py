@@ -17,7 +17,7 @@ from penstock.config.names import find_key
 #: Each test's keys begin with a prefix of its own or ours.
 PREFIX = re.compile("[a-z-]+:")
 #: Keys of the tests' own, and of ``support.pool_app``, which is a plain Celery app without a prefix.
-OF_TESTS = re.compile(r"tests:.*|celery|unacked(_index|_mutex)?|_kombu\.binding\..*|celery-task-meta-.*")
+OF_TESTS = re.compile(r"tests:.*|celery|unacked(_index|_mutex)?|_kombu\.binding.*|celery-task-meta-.*")
 #: Some keys are given their expiry a moment after they are made.
 PATIENCE_S = 10.0
 
