@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,16 +15,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from penstock.workers.runtime import close_runtime
 from support import stall_watch
+from support.harness import Harness, temporary_folder
+from support.harness import harness as make_harness
 from support.key_leaks import leaks_of
 from support.stand_in import StandIn
 from support.valkey import ValkeyServer
 from support.waiting import wait_until as _wait_until
 from support.worker import Worker
-
-
-def _short_folder() -> Path:
-    # A unix socket's path may have some 100 bytes: pytest's own folders are too deep.
-    return Path(tempfile.mkdtemp(prefix="pk-", dir="/tmp" if Path("/tmp").is_dir() else None))
 
 
 @pytest.fixture(autouse=True)
@@ -53,14 +48,12 @@ class StallReports:
 @pytest.fixture(scope="session", autouse=True)
 def stall_reports() -> Iterator[StallReports]:
     """Watch the worker's event loop, in this process and in all workers that tests and commands start."""
-    folder = _short_folder()
     watched = str(Path(stall_watch.__file__).with_name("watched"))
-    with pytest.MonkeyPatch.context() as patch:
+    with temporary_folder() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv(stall_watch.FOLDER, str(folder))
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [watched, os.environ.get("PYTHONPATH", "")])))
         stall_watch.start(folder)
         yield StallReports(folder)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
@@ -86,9 +79,8 @@ def no_key_leaks() -> Iterator[None]:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A fresh folder with a short path."""
-    path = _short_folder()
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    with temporary_folder() as path:
+        yield path
 
 
 @pytest.fixture
@@ -103,16 +95,13 @@ def home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[ValkeyServer]:
     """One real server for the whole run of one test process (each xdist worker has its own)."""
-    path = _short_folder()
-    server = ValkeyServer(path)
-    yield server
-    server.stop()
-    shutil.rmtree(path, ignore_errors=True)
+    with make_harness() as made:
+        yield made.start_server()
 
 
 @pytest.fixture
 def valkey(valkey_server: ValkeyServer) -> ValkeyServer:
-    """The real server, empty. Have your own ``ValkeyServer(folder)`` to kill one."""
+    """The real server, empty. To kill one, take ``mortal``."""
     valkey_server.flush()
     return valkey_server
 
@@ -131,38 +120,25 @@ def wait_until() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def stand_in(folder: Path) -> Iterator[Callable[..., StandIn]]:
-    """Start stand-in endpoints: ``stand_in(rpm=600, fault={"500": 0.03}).url``."""
-    started: list[StandIn] = []
-
-    def start(**options: Any) -> StandIn:
-        started.append(StandIn(folder / f"stand-in-{len(started)}.log", **options))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.stop()
+def harness(folder: Path) -> Iterator[Harness]:
+    """Starts whatever a test needs, and ends it."""
+    with make_harness(folder) as made:
+        yield made
 
 
 @pytest.fixture
-def worker(folder: Path) -> Iterator[Callable[..., list[Worker]]]:
-    """Start real workers and wait until they take tasks: ``worker(2, args=("-c", "50"), PENSTOCK_HEARTBEAT_S="1")``.
+def mortal(harness: Harness) -> ValkeyServer:
+    """A broker of the test's own with an append-only file, to be killed."""
+    return harness.start_server(persistent=True)
 
-    ``app`` is the Celery app (``penstock.workers.app``), ``args`` are Celery's, ``wait=False`` does not wait,
-    upper-case names are environment variables. The answer is a list of ``n`` ``Worker``.
-    """
-    started: list[Worker] = []
 
-    def start(
-        n: int = 1, *, app: str = "penstock.workers.app", args: tuple[str, ...] = (), wait: bool = True, **env: str
-    ) -> list[Worker]:
-        new = [Worker(folder, app, args, env) for _ in range(n)]
-        started.extend(new)
-        if wait:
-            for each in new:
-                each.wait_ready()
-        return new
+@pytest.fixture
+def stand_in(harness: Harness) -> Callable[..., StandIn]:
+    """Start stand-in endpoints: ``stand_in(rpm=600, fault={"500": 0.03}).url``."""
+    return harness.start_stand_in
 
-    yield start
-    for each in started:
-        each.kill_all()
+
+@pytest.fixture
+def worker(harness: Harness) -> Callable[..., list[Worker]]:
+    """Start workers, and wait until they take tasks: ``worker(2, args=("-c", "50"), PENSTOCK_HEARTBEAT_S="1")``."""
+    return harness.start_workers

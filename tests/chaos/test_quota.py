@@ -27,11 +27,11 @@ def test_two_workers_use_the_quotas_of_several_lanes_and_are_next_to_never_refus
     requests: StandIn = stand_in(dimensions=DIMENSIONS, rpm=600, window="bucket-1s", latency_ms=50)
     shared: StandIn = stand_in(dimensions=DIMENSIONS, rpm=300, window="sliding-10s", latency_ms=50)
     tokens: StandIn = stand_in(dimensions=DIMENSIONS, tpm=12_000, window="bucket-1s", latency_ms=50)
-    bench.put("requests", requests, model="requests", rate_limit={"requests_per_minute": 600})
+    bench.put_docs("requests", requests, model="requests", rate_limit={"requests_per_minute": 600})
     for name in ("one", "two"):  # two endpoints of one account and model
-        bench.put(name, shared, model="shared", rate_limit={"requests_per_minute": 300})
+        bench.put_docs(name, shared, model="shared", rate_limit={"requests_per_minute": 300})
     limit = {"requests_per_minute": None, "tokens_per_minute": 12_000}
-    bench.put("tokens", tokens, model="tokens", rate_limit=limit)
+    bench.put_docs("tokens", tokens, model="tokens", rate_limit=limit)
     worker(2, args=("-c", "40"), **SHORT_LEASES)
 
     bench.publish("requests", calls(10 * SECONDS + 50, name="request"))

@@ -16,7 +16,7 @@ def test_a_killed_workers_messages_run_elsewhere_and_what_was_paid_twice_is_coun
     bench: Bench, stand_in: Any, worker: Any
 ) -> None:
     server = stand_in(latency_ms=150, dimensions=DIMENSIONS)
-    bench.put("docs", server, rate_limit={"requests_per_minute": 1200})
+    bench.put_docs("docs", server, rate_limit={"requests_per_minute": 1200})
     victim, _ = worker(2, args=("-c", "20"), **SHORT_LEASES)
     ids = bench.publish("docs", calls(200, 2))
     wait_until(lambda: bench.done(ids) > 40, "some results", 30)
@@ -31,7 +31,7 @@ def test_a_killed_workers_messages_run_elsewhere_and_what_was_paid_twice_is_coun
 
 def test_a_slow_request_of_a_live_worker_is_never_run_twice(bench: Bench, stand_in: Any, worker: Any) -> None:
     server = stand_in(latency_ms=7000, dimensions=DIMENSIONS)  # more than twice the visibility timeout
-    bench.put("docs", server)
+    bench.put_docs("docs", server)
     worker(2, args=("-c", "20"), **SHORT_LEASES)
     bench.collect(bench.publish("docs", calls(6)), timeout=30)
     assert server.stats()["requests"] == 6
@@ -39,7 +39,7 @@ def test_a_slow_request_of_a_live_worker_is_never_run_twice(bench: Bench, stand_
 
 def test_sigterm_under_load_finishes_or_hands_back_everything(bench: Bench, stand_in: Any, worker: Any) -> None:
     server = stand_in(latency_ms=200, dimensions=DIMENSIONS)
-    bench.put("docs", server, rate_limit={"requests_per_minute": 1200})
+    bench.put_docs("docs", server, rate_limit={"requests_per_minute": 1200})
     first, _ = worker(2, args=("-c", "20"), **SHORT_LEASES)
     ids = bench.publish("docs", calls(160))
     wait_until(lambda: bench.done(ids) > 20, "some results", 30)
@@ -52,7 +52,7 @@ def test_sigterm_under_load_finishes_or_hands_back_everything(bench: Bench, stan
 
 def test_a_worker_whose_clock_is_wrong_takes_nothing_from_the_others(bench: Bench, stand_in: Any, worker: Any) -> None:
     server = stand_in(latency_ms=4000, dimensions=DIMENSIONS)
-    bench.put("docs", server)
+    bench.put_docs("docs", server)
     worker(1, args=("-c", "20"), **SHORT_LEASES)
     ids = bench.publish("docs", calls(4))
     wait_until(lambda: server.stats()["in_flight"] == 4, "the right worker has them all", 15)
@@ -65,8 +65,8 @@ def test_a_worker_whose_clock_is_wrong_takes_nothing_from_the_others(bench: Benc
 def test_a_lane_that_cools_leaves_the_other_lane_alone(bench: Bench, stand_in: Any, worker: Any) -> None:
     cold = stand_in(dimensions=DIMENSIONS, cool_down_s=3600)
     warm = stand_in(dimensions=DIMENSIONS, latency_ms=20)
-    bench.put("cold", cold, model="cold", rate_limit={"requests_per_minute": 6000})
-    bench.put("warm", warm, model="warm", rate_limit={"requests_per_minute": 1200})
+    bench.put_docs("cold", cold, model="cold", rate_limit={"requests_per_minute": 6000})
+    bench.put_docs("warm", warm, model="warm", rate_limit={"requests_per_minute": 1200})
     (only,) = worker(1, args=("-c", "12"), **SHORT_LEASES)
     waiting = bench.publish("cold", calls(100, name="cold"))
     wait_until(lambda: cold.stats()["requests"] > 0, "the cold lane's first request", 20)

@@ -285,28 +285,23 @@ def test_work_goes_on_and_runs_once_when_the_connection_is_cut(
 
 
 def test_a_broker_that_is_killed_and_comes_back_loses_nothing(
-    folder: Path, home: Path, worker: StartWorkers, monkeypatch: pytest.MonkeyPatch
+    home: Path, mortal: ValkeyServer, worker: StartWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / "v").mkdir()
-    server = ValkeyServer(folder / "v", persistent=True)
-    monkeypatch.setenv("PENSTOCK_BROKER_URL", server.url)
-    try:
-        with server.client() as client:
-            plant = Plant(client)
-            worker(1, app=APP, args=("-c", "10"), **LEASES)
-            sent = [plant.send("tests.nap", 2.0, n) for n in range(20)]
-            plant.wait(lambda: len(plant.counts("begun")) >= 10, "ten run")
-            server.kill()
-            time.sleep(0.5)
-            server.start()
-            wait_until(lambda: answers(client), "the broker is back")
-            plant.wait(lambda: len(plant.counts("done")) == 20, "all are done", 60)
-            plant.wait(plant.at_rest, "no lease is left", 20)
-            assert set(plant.counts("done").values()) == {1}
-            assert [plant.app.backend.get_result(each.id) for each in sent] == list(range(20))
-            plant.close()
-    finally:
-        server.stop()
+    monkeypatch.setenv("PENSTOCK_BROKER_URL", mortal.url)
+    with mortal.client() as client:
+        plant = Plant(client)
+        worker(1, app=APP, args=("-c", "10"), **LEASES)
+        sent = [plant.send("tests.nap", 2.0, n) for n in range(20)]
+        plant.wait(lambda: len(plant.counts("begun")) >= 10, "ten run")
+        mortal.kill()
+        time.sleep(0.5)
+        mortal.start()
+        wait_until(lambda: answers(client), "the broker is back")
+        plant.wait(lambda: len(plant.counts("done")) == 20, "all are done", 60)
+        plant.wait(plant.at_rest, "no lease is left", 20)
+        assert set(plant.counts("done").values()) == {1}
+        assert [plant.app.backend.get_result(each.id) for each in sent] == list(range(20))
+        plant.close()
 
 
 def answers(client: redis.Redis) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -321,14 +320,6 @@ def test_racing_processes_put_a_lapsed_message_back_once(broker: Broker, leases:
         thread.join()
     assert sorted(message["headers"]["id"] for message in broker.waiting()) == tags
     assert broker.clean()
-
-
-@pytest.fixture
-def mortal(folder: Path) -> Iterator[ValkeyServer]:
-    """A broker to be killed, with an append-only file."""
-    server = ValkeyServer(folder, persistent=True)
-    yield server
-    server.stop()
 
 
 def test_an_acknowledgement_that_finds_no_broker_is_delivered_when_there_is_one_again(

@@ -25,6 +25,14 @@ def own_app(name: str) -> Any:
     )
 
 
+def close_app(app: Any) -> None:
+    """Close its connections; results that are collected later must not look for a server that is gone."""
+    consumer = app.backend.result_consumer
+    consumer.stop()
+    consumer._pubsub = None
+    app.close()
+
+
 def put_endpoint(
     broker_url: str,
     task_type: str,
