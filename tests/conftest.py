@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_celery import CeleryWorkerCluster
 
 # ``support`` is found whatever the folder that pytest is started from.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from penstock.workers.runtime import close_runtime
-from support import stall_watch
+from support import nodes, stall_watch
 from support.harness import Harness, temporary_folder
 from support.harness import harness as make_harness
 from support.key_leaks import leaks_of
@@ -142,3 +143,59 @@ def stand_in(harness: Harness) -> Callable[..., StandIn]:
 def worker(harness: Harness) -> Callable[..., list[Worker]]:
     """Start workers, and wait until they take tasks: ``worker(2, args=("-c", "50"), PENSTOCK_HEARTBEAT_S="1")``."""
     return harness.start_workers
+
+
+# pytest-celery's fixtures, on local processes (``support.nodes``) ----------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--nodes", choices=["local", "docker"], default="local", help="what pytest-celery's nodes are")
+
+
+@pytest.fixture
+def in_docker(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--nodes") == "docker")
+
+
+@pytest.fixture
+def celery_broker(request: pytest.FixtureRequest, in_docker: bool, home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The broker; the environment names it too."""
+    if in_docker:
+        node = request.getfixturevalue("celery_redis_broker")
+        monkeypatch.setenv("PENSTOCK_BROKER_URL", node.config()["host_url"])
+        return node
+    request.getfixturevalue("broker_url")
+    return nodes.broker_node(request.getfixturevalue("valkey"))
+
+
+@pytest.fixture
+def celery_backend(request: pytest.FixtureRequest, in_docker: bool, celery_broker: Any) -> Any:
+    """The broker's server: our results stand where our messages do."""
+    return celery_broker if in_docker else nodes.backend_node(request.getfixturevalue("valkey"))
+
+
+@pytest.fixture
+def celery_setup_cls() -> type[nodes.Setup]:
+    return nodes.Setup
+
+
+@pytest.fixture
+def celery_setup_name() -> str:
+    return "setup"
+
+
+@pytest.fixture
+def celery_worker_cluster(
+    request: pytest.FixtureRequest, in_docker: bool, harness: Harness, celery_setup_app: Any
+) -> Iterator[CeleryWorkerCluster]:
+    """The workers that the test's ``workers`` mark asks for, when they take tasks."""
+    app, n, args, env = nodes.wanted(request)
+    if in_docker:
+        start = nodes.docker_workers(request.getfixturevalue("docker_client"), os.environ["PENSTOCK_BROKER_URL"])
+    else:
+        start = nodes.local_workers(harness)
+    cluster = CeleryWorkerCluster(*start(app, n, args, env, celery_setup_app))
+    cluster.ready()
+    yield cluster
+    for node in cluster:
+        node.teardown()

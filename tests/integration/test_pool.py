@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from celery import chain, chord, group
 from celery.exceptions import Reject, SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded, WorkerLostError
+from pytest_celery import CeleryTestBackend, CeleryTestBroker, CeleryTestSetup, CeleryWorkerCluster
 
 from penstock.config.errors import InferenceFailed
+from support import nodes
+from support.harness import harness
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
 from support.worker import Worker
@@ -21,17 +21,46 @@ from support.worker import Worker
 CONCURRENCY = 20
 
 
+# pytest-celery's nodes, for the module in place of the test ---------------------------------------------------------
+
+
 @pytest.fixture(scope="module")
-def worker(pool_app: ModuleType, valkey_server: ValkeyServer) -> Iterator[Worker]:
+def celery_broker(valkey_server: ValkeyServer) -> CeleryTestBroker:
     valkey_server.flush()
-    folder = Path(tempfile.mkdtemp(prefix="pk-"))
-    started = Worker(folder, "support.pool_app", ("-c", str(CONCURRENCY), "-E"), {"POOL_BROKER_URL": valkey_server.url})
-    try:
-        started.wait_ready()
-        yield started
-    finally:
-        started.kill_all()
-        shutil.rmtree(folder)
+    return nodes.broker_node(valkey_server)
+
+
+@pytest.fixture(scope="module")
+def celery_backend(valkey_server: ValkeyServer) -> CeleryTestBackend:
+    return nodes.backend_node(valkey_server)
+
+
+@pytest.fixture(scope="module")
+def celery_worker_cluster(
+    celery_broker: CeleryTestBroker, pool_app: ModuleType, valkey_server: ValkeyServer
+) -> Iterator[CeleryWorkerCluster]:
+    with harness(env={"POOL_BROKER_URL": valkey_server.url}) as made:
+        start = nodes.local_workers(made)
+        cluster = CeleryWorkerCluster(*start("support.pool_app", 1, ("-c", str(CONCURRENCY), "-E"), {}, pool_app.app))
+        cluster.ready()
+        yield cluster
+
+
+@pytest.fixture
+def celery_setup_cls() -> type[CeleryTestSetup]:
+    return CeleryTestSetup
+
+
+@pytest.fixture
+def celery_setup_app(pool_app: ModuleType) -> Any:
+    return pool_app.app
+
+
+@pytest.fixture
+def worker(celery_setup: CeleryTestSetup) -> Worker:
+    assert celery_setup.app.conf.broker_url == celery_setup.broker.config()["url"]
+    process: Worker = celery_setup.worker.container.process
+    return process
 
 
 @pytest.fixture

@@ -34,7 +34,8 @@ class TaskBench:
         """Put an endpoint; ``rate_limit`` is none unless it is given."""
         settings = {"rate_limit": {"requests_per_minute": None}, **service_settings}
         task_settings = settings.pop("task_settings", {})
-        put_endpoint(self.broker_url, task_type, inference_id, service, settings, task_settings)
+        chunking = settings.pop("chunking_settings", None)
+        put_endpoint(self.broker_url, task_type, inference_id, service, settings, task_settings, chunking)
 
     def openai(self, task_type: str, inference_id: str, url: str, **more: Any) -> None:
         """Put an ``openai`` endpoint on a stand-in."""
