@@ -46,10 +46,18 @@ def test_a_slow_request_of_a_live_worker_is_never_run_twice(bench: Bench, stand_
     assert server.stats()["requests"] == 6
 
 
-@pytest.mark.workers(2, "-c", "20", **SHORT_LEASES)
+@pytest.mark.workers(2, "-c", "20")
 def test_sigterm_under_load_finishes_or_hands_back_everything(
     bench: Bench, stand_in: Any, celery_setup: CeleryTestSetup
 ) -> None:
+    """A worker that is stopped pays for nothing twice, and says so.
+
+    It once counted a text, now and then, as possibly billed twice that had been sent once. A message counted as begun
+    when the feeder handed it to Celery; one that came to the pool just as that closed was never started, went back as
+    delivered again, and whoever took it had to suppose that it had been paid for. It counts as begun now when the pool
+    accepts its task (``LeasedRequest.on_accepted``). Leases of the usual length: with those of three seconds a machine
+    that holds up both processes for so long has them lapse, and the messages of a live worker go to the other.
+    """
     server = stand_in(latency_ms=200, dimensions=DIMENSIONS)
     bench.put_docs("docs", server, rate_limit={"requests_per_minute": 1200})
     first, _ = celery_setup.worker_cluster
