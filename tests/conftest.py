@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from pytest_celery import CeleryWorkerCluster
 
@@ -34,6 +35,11 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.lower() in {"http_proxy", "https_proxy", "all_proxy"}:
             monkeypatch.delenv(name)
     close_runtime()  # it keeps the settings that it was made with
+
+
+# A deadline is an assertion on the clock: who runs into it has a busy machine.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 
 
 class StallReports:

@@ -28,7 +28,10 @@ UNBILLED_FAULTS = ["reset-before", "error-200", "html-200", "empty-200", "conten
 
 @asynccontextmanager
 async def serving(**given: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with listening(options(given)) as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
+    async with (
+        listening(options(given)) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=200) as client,
+    ):
         yield client
 
 

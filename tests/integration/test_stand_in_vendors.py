@@ -30,7 +30,10 @@ TOOL = {"name": "weather", "parameters": {"type": "object", "properties": {"city
 
 @asynccontextmanager
 async def serving(**given: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with listening(options(given)) as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
+    async with (
+        listening(options(given)) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=200) as client,
+    ):
         yield client
 
 
