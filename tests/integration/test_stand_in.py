@@ -30,7 +30,7 @@ UNBILLED_FAULTS = ["reset-before", "error-200", "html-200", "empty-200", "conten
 async def serving(**given: Any) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         listening(options(given)) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False, timeout=200) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=90) as client,
     ):
         yield client
 

@@ -32,7 +32,7 @@ TOOL = {"name": "weather", "parameters": {"type": "object", "properties": {"city
 async def serving(**given: Any) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         listening(options(given)) as url,
-        httpx.AsyncClient(base_url=url, trust_env=False, timeout=200) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=90) as client,
     ):
         yield client
 
