@@ -13,7 +13,6 @@ ledger     1
 endpoint   2       the token of the secrets is ``encrypted``; it was ``sealed``
 lane       2       fields have whole names, and a pause is a flag beside the state
 image      2       how far it is, is its ``phase``; it was its ``stage``
-lane       2       fields have names; they had letters; a pause is a flag
 =========  ======  =============================================================
 """
 
@@ -23,6 +22,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.config.errors import FormatTooNew
+
+#: The first bytes of a stored result.
+RESULT_MAGIC = b"PSR"
 
 FIRST: Final = 1
 

@@ -36,6 +36,8 @@ JOB_CLASSES: tuple[JobClass, ...] = (INTERACTIVE, BULK)
 
 DEFAULT_QUEUE = "penstock"
 CHUNK_QUEUE = "penstock.chunk"
+#: The queue of another Celery app that has not been told otherwise.
+OTHERS_QUEUE = "celery"
 
 #: What the names of lanes' queues begin with.
 LANE_QUEUES = "penstock."

@@ -7,17 +7,12 @@ used: an application that imports them starts no slower, and who only validates 
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery.local import PromiseProxy
 
 if __name__ != "penstock.tasks":
     raise ImportError("import penstock.tasks: this folder is no package of its own")
-
-if TYPE_CHECKING:
-    from penstock.tasks.completion.streaming import stream
-    from penstock.tasks.declarations import chunk, complete, embed, generate_image
-    from penstock.workers.results.mapping import result_from
 
 __all__ = ["chunk", "complete", "embed", "generate_image", "result_from", "stream"]
 

@@ -22,8 +22,8 @@ from penstock.config.names import (
     queue_name,
 )
 from penstock.workers.addresses import addressed, prefix_of
+from penstock.workers.plain_app import PlainApp, plain_app
 from penstock.workers.pool.loop import off_the_loop, running_in_pool
-from penstock.workers.senders import PlainApp, plain_app
 
 #: What a worker of ours does beside Celery's own steps.
 STEPS = ("penstock.workers.broker.feeder:Feeder", "penstock.workers.broker.lane_watcher:LaneWatcher")

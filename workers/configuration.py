@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from penstock.config.celery import celery_settings
+from penstock.config.names import OTHERS_QUEUE
 from penstock.config.settings import load_settings
 from penstock.config.urls import is_redis
 from penstock.workers.broker.bells import Bell
 from penstock.workers.embedded.broker import urls
 from penstock.workers.results import serializers
 from penstock.workers.results.backend import PLAIN, backend_url
-from penstock.workers.senders import USUAL_QUEUE
 
 
 def configuration() -> tuple[dict[str, Any], Bell | None]:
@@ -44,5 +44,5 @@ def plain_configuration() -> dict[str, Any]:
         "result_backend_transport_options": {},
         "result_serializer": "json",
         "result_accept_content": ["json"],
-        "task_default_queue": USUAL_QUEUE,
+        "task_default_queue": OTHERS_QUEUE,
     }

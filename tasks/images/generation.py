@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -26,7 +26,7 @@ from penstock.workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-Announce = Callable[[str, OperationRecord], None]
+Announce = Callable[[str, OperationRecord], Awaitable[None]]
 
 #: Seconds between polls where the service names no pace (Azure's SDKs: 10), and the bounds of what it may name.
 PACE_S, LEAST_S, MOST_S = 5.0, 0.1, 60.0
@@ -84,13 +84,13 @@ class Generation:
             self._caller.effort = await self._delivery.noted() or Effort()
             operation = await self._submit()
             if operation.phase == "submitted":
-                announce("SUBMITTED", operation)
+                await announce("SUBMITTED", operation)
                 await self._rest(operation, operation.pace_s)
         self._check(operation)
         while operation.phase == "submitted":
             delay_s = await self._poll(operation)
             if operation.phase == "submitted":
-                announce("RUNNING", operation)
+                await announce("RUNNING", operation)
                 await self._rest(operation, delay_s)
         return await self._finish(operation)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,10 +71,11 @@ async def _generate(
 def _announcer(task: Any, delivery: Delivery) -> Any:
     """Return what stores an operation's state in the result back end."""
 
-    def announce(state: str, operation: OperationRecord) -> None:
+    async def announce(state: str, operation: OperationRecord) -> None:
         if not delivery.direct:
             meta = {"operation_id": operation.operation_id, "times": operation.times, "polls": operation.polls}
-            task.update_state(state=state, meta=meta)
+            # Celery's call blocks, and this is a coroutine on the loop: no task's body, which the back end would see.
+            await asyncio.to_thread(task.update_state, state=state, meta=meta)
 
     return announce
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from support.app import put_endpoint
 from support.processes import Child
 from support.stand_in import StandIn
 from support.text_way import FILE, MARKER, read_way
-from support.valkey import ValkeyServer
 from support.waiting import wait_until
 from support.worker import Worker
 
@@ -30,17 +29,19 @@ def documented(title: str) -> list[str]:
 
 @pytest.fixture
 def traced(
-    folder: Path, home: Path, valkey: ValkeyServer, broker_url: str, stand_in: Callable[..., StandIn]
-) -> Iterator[Callable[[], Path]]:
+    folder: Path,
+    home: Path,
+    broker_url: str,
+    stand_in: Callable[..., StandIn],
+    worker: Callable[..., list[Worker]],
+) -> Callable[[], Path]:
     """An endpoint, and a worker whose trace is at the path that is returned when it takes tasks."""
     settings = {"url": f"{stand_in().url}/v1", "model_id": "m", "max_inputs_per_request": 8}
-    put_endpoint(valkey.url, "text_embedding", "docs", "openai", settings)
+    put_endpoint(broker_url, "text_embedding", "docs", "openai", settings)
     trace = folder / "worker.trace"
     trace.touch()
-    worker = Worker(folder, "support.traced_app", env={MARKER: TEXT, FILE: str(trace)})
-    worker.wait_ready()
-    yield lambda: trace
-    worker.kill_all()
+    worker(app="support.traced_app", **{MARKER: TEXT, FILE: str(trace)})
+    return lambda: trace
 
 
 def run_traced(folder: Path, code: str, *arguments: str) -> Path:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,9 @@ import pytest
 
 from penstock.stand_in.vectors import vector
 from penstock.workers.results.types import EmbedResult
-from support.app import own_app, publish, put_endpoint
+from support.app import publish, put_endpoint
 from support.stand_in import StandIn
+from support.task_bench import TaskBench
 from support.waiting import wait_until
 
 DIMENSIONS = 8
@@ -20,15 +20,14 @@ DIMENSIONS = 8
 SHORT_LEASES = {"PENSTOCK_VISIBILITY_TIMEOUT_S": "3", "PENSTOCK_HEARTBEAT_S": "0.5"}
 
 
-@dataclass
-class Bench:
+class Bench(TaskBench):
     """Puts endpoints, publishes calls, collects results; ``texts`` maps a task's id to what it was to embed."""
 
-    broker_url: str
-    app: Any
-    texts: dict[str, list[str]] = field(default_factory=dict)
+    def __init__(self, broker_url: str, app: Any = None) -> None:
+        super().__init__(broker_url, app)
+        self.texts: dict[str, list[str]] = {}
 
-    def put(self, inference_id: str, server: StandIn, *, model: str = "m", **service_settings: Any) -> None:
+    def put_docs(self, inference_id: str, server: StandIn, *, model: str = "m", **service_settings: Any) -> None:
         """Put an endpoint on a stand-in; each model has a quota of its own."""
         settings = {"model_id": model, "url": f"{server.url}/v1", **service_settings}
         put_endpoint(self.broker_url, "text_embedding", inference_id, "openai", settings)
@@ -67,14 +66,11 @@ def bench(home: Any, broker_url: str) -> Iterator[Bench]:
 
 
 def make_bench(broker_url: str) -> Iterator[Bench]:
-    app = own_app("chaos")
-    yield Bench(broker_url, app)
-    app.close()
+    made = Bench(broker_url)
+    yield made
+    made.close()
 
 
 def calls(count: int, texts_each: int = 1, name: str = "text") -> list[list[str]]:
     """Return calls with texts that are all different."""
     return [[f"{name} {n}-{m}" for m in range(texts_each)] for n in range(count)]
-
-
-Start = Callable[..., Any]

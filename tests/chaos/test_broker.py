@@ -16,30 +16,22 @@ from support.waiting import wait_until
 
 
 @pytest.fixture
-def own_broker(folder: Path) -> Iterator[ValkeyServer]:
-    """A broker with an append-only file, to be killed."""
-    server = ValkeyServer(folder, persistent=True)
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def own_bench(home: Path, own_broker: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setenv("PENSTOCK_BROKER_URL", own_broker.url)
-    yield from make_bench(own_broker.url)
+def own_bench(home: Path, mortal: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setenv("PENSTOCK_BROKER_URL", mortal.url)
+    yield from make_bench(mortal.url)
 
 
 def test_a_killed_and_restarted_broker_loses_nothing_and_runs_nothing_twice(
-    own_bench: Bench, own_broker: ValkeyServer, stand_in: Any, worker: Any
+    own_bench: Bench, mortal: ValkeyServer, stand_in: Any, worker: Any
 ) -> None:
     server = stand_in(latency_ms=300, dimensions=DIMENSIONS)
-    own_bench.put("docs", server, rate_limit={"requests_per_minute": 1200})
+    own_bench.put_docs("docs", server, rate_limit={"requests_per_minute": 1200})
     worker(2, args=("-c", "20"), **SHORT_LEASES)
     ids = own_bench.publish("docs", calls(150))
     wait_until(lambda: own_bench.done(ids) > 20, "some results", 30)
-    own_broker.kill()
+    mortal.kill()
     time.sleep(1.0)  # the outage itself
-    own_broker.start()
+    mortal.start()
     own_bench.collect(ids, timeout=60)
     stats = server.stats()
     assert stats["distinct_texts"] == 150
@@ -52,7 +44,7 @@ def test_cut_and_slow_connections_to_the_broker_lose_nothing(
     proxy = Proxy(valkey.port)
     try:
         server = stand_in(latency_ms=100, dimensions=DIMENSIONS)
-        bench.put("docs", server, rate_limit={"requests_per_minute": 1200})
+        bench.put_docs("docs", server, rate_limit={"requests_per_minute": 1200})
         through_proxy = {"PENSTOCK_BROKER_URL": f"redis://127.0.0.1:{proxy.port}/0"}
         worker(2, args=("-c", "20"), **SHORT_LEASES, **through_proxy)
         ids = bench.publish("docs", calls(200))

@@ -30,7 +30,7 @@ BAD = {
 def test_under_all_faults_at_once_every_text_comes_to_its_right_end(bench: Bench, stand_in: Any, worker: Any) -> None:
     server = stand_in(latency_ms=20, dimensions=DIMENSIONS, fault=PASSING, stall_s=20, seed=1)
     limits = {"requests_per_minute": 6000}
-    bench.put("docs", server, timeout_s=1.0, dimensions=DIMENSIONS, rate_limit=limits)
+    bench.put_docs("docs", server, timeout_s=1.0, dimensions=DIMENSIONS, rate_limit=limits)
     worker(2, args=("-c", "30"), PENSTOCK_RETRY_ATTEMPTS="6", **SHORT_LEASES)
     wanted = calls(400, 4)
     marks = list(BAD)

@@ -22,7 +22,7 @@ def test_messages_that_are_nearly_right_are_answered_or_kept(
 ) -> None:
     server = stand_in(latency_ms=5, dimensions=DIMENSIONS)
     for inference_id in ("docs", "calm"):
-        bench.put(inference_id, server, dimensions=DIMENSIONS, rate_limit={"requests_per_minute": None})
+        bench.put_docs(inference_id, server, dimensions=DIMENSIONS, rate_limit={"requests_per_minute": None})
     workers = worker(2, app="support.feeder_app", args=("-c", "20"), **SHORT_LEASES)
     fuzzed = messages(COUNT, seed=9)
     with valkey.client() as client:

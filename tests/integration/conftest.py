@@ -6,11 +6,12 @@ import importlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from support.harness import Harness
 from support.task_bench import Stage, TaskBench, open_bench
 from support.valkey import ValkeyServer
 from support.worker import Worker
@@ -53,16 +54,10 @@ def plain(stage: Stage, bench: TaskBench) -> str:
 
 
 @pytest.fixture
-def pool_worker(pool_app: ModuleType, valkey: ValkeyServer, folder: Path) -> Iterator[Callable[..., Worker]]:
+def pool_worker(pool_app: ModuleType, valkey: ValkeyServer, harness: Harness) -> Callable[..., Worker]:
     """Start workers of ``pool_app``: ``pool_worker("-c", "4", POOL_SOFT="2")``."""
-    started: list[Worker] = []
 
-    def start(*args: str, **env: str) -> Worker:
-        worker = Worker(folder, "support.pool_app", args, {"POOL_BROKER_URL": valkey.url, **env})
-        started.append(worker)
-        worker.wait_ready()
-        return worker
+    def start(*args: str, **env: Any) -> Worker:
+        return harness.start_workers(app="support.pool_app", args=args, POOL_BROKER_URL=valkey.url, **env)[0]
 
-    yield start
-    for each in started:
-        each.kill_all()
+    return start

@@ -97,27 +97,29 @@ def test_a_killed_workers_batches_are_done_by_another(rig: Rig, worker: Callable
 
 
 def test_a_broker_that_is_killed_and_comes_back_costs_no_row(
-    folder: Path, home: Path, stand_in: Callable[..., StandIn], worker: Any, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    home: Path,
+    mortal: ValkeyServer,
+    stand_in: Callable[..., StandIn],
+    worker: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (folder / "own").mkdir()
-    server = ValkeyServer(folder / "own", persistent=True)
     # On the socket: clients that try a closed TCP port again and again may take it themselves.
-    monkeypatch.setenv("PENSTOCK_BROKER_URL", server.socket_url)
+    monkeypatch.setenv("PENSTOCK_BROKER_URL", mortal.socket_url)
     rig = Rig(folder, stand_in(**SLOW))
     try:
-        rig.put(server.socket_url, max_inputs_per_request=8)
+        rig.put(mortal.socket_url, max_inputs_per_request=8)
         worker(args=FEW_AT_ONCE, PENSTOCK_HEARTBEAT_S="0.5", PENSTOCK_VISIBILITY_TIMEOUT_S="2")
         rows = numbered(400)
         child = rig.start(rig.corpus(rows), "--no-chunk")
         until_served(rig, 10)
-        server.kill()
+        mortal.kill()
         child.wait_for("The broker cannot be reached", 20)
-        server.start()
+        mortal.start()
         assert child.wait(90) == 0, child.log
         rig.check(whole(rows))
     finally:
         rig.stop()
-        server.stop()
 
 
 def test_messages_and_results_that_the_broker_lost_are_sent_again(

@@ -50,7 +50,7 @@ def endpoint(broker_url: str, home: Path, stand_in: Callable[..., StandIn]) -> s
     with connect(broker_url) as client:
         registry = Registry(client, settings)
         service = {"api_key": "any", "model_id": "m"}
-        body = {"service": "openai", "service_settings": {**service, "url": f"{url}/v1/embeddings"}}
+        body: dict[str, Any] = {"service": "openai", "service_settings": {**service, "url": f"{url}/v1/embeddings"}}
         registry.put("text_embedding", "docs", {**body, "chunking_settings": chunking})
         body["service_settings"]["url"] = f"{url}/v1/chat/completions"
         registry.put("completion", "chat", body)

@@ -387,7 +387,7 @@ KOMBUS = [
     datetime.datetime(2026, 1, 2, 3, tzinfo=datetime.UTC),
     datetime.date(2026, 1, 2),
     decimal.Decimal("1.5"),
-    uuid.UUID(FIXED["task_id"]),
+    uuid.UUID(str(FIXED["task_id"])),
     b"\xff\x00",
     b"text",
 ]

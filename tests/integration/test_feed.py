@@ -68,7 +68,9 @@ class Lanes:
             if field in fields:
                 fields[field] = now + fields[field]
         self.client.hset(endpoint_quotas_key(PREFIX), name, f"quota-{name}")
-        self.client.hset(lane_key(PREFIX, f"quota-{name}"), mapping={"format": FORMAT, **fields})
+        values: dict[Any, Any] = {"format": FORMAT, **fields}
+        self.client.hset(lane_key(PREFIX, f"quota-{name}"), mapping=values)
+        self.client.expire(lane_key(PREFIX, f"quota-{name}"), 60)
 
     def take(self, room: int = 64, **options: Any) -> Look:
         return take(self.client, PREFIX, room, **options)
@@ -143,7 +145,8 @@ def test_what_is_taken_is_noted_in_the_same_step_by_the_servers_clock(lanes: Lan
     (message,) = lanes.put(bulk("docs"))
     before = lanes.now_ms() / 1000
     (tag,) = lanes.take().tags
-    ((noted, score),) = lanes.client.zrange(f"{PREFIX}unacked_index", 0, -1, withscores=True)
+    leases: Any = lanes.client.zrange(f"{PREFIX}unacked_index", 0, -1, withscores=True)
+    ((noted, score),) = leases
     assert noted.decode() == tag
     assert before - 1 <= score <= lanes.now_ms() / 1000 + 1
     kept, exchange, queue = loads(lanes.client.hget(f"{PREFIX}unacked", tag).decode())
@@ -394,6 +397,7 @@ async def test_a_lane_that_cools_is_left_alone_and_the_others_have_its_room(star
         now = client.time()[0] * 1000  # type: ignore[index]
         lane = lane_key(load_settings().key_prefix, cold)
         client.hset(lane, mapping={"format": FORMAT, "cooldown_until": now + 60_000})
+        client.expire(lane, 600)
         for name in ("cold", "warm"):
             fill(client, bulk(name), 30)
         taker = await start(limit=FIRST * 4 // 3)  # a quarter is kept for other lanes

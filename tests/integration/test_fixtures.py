@@ -15,7 +15,7 @@ from support.waiting import wait_until
 def test_the_server_is_empty_for_each_test_and_answers_on_port_and_socket(valkey: ValkeyServer) -> None:
     with valkey.client(decode=True) as client:
         assert client.dbsize() == 0
-        client.set("a", "1")
+        client.set("tests:a", "1")
     assert valkey.socket.is_socket()
 
 
@@ -25,17 +25,13 @@ def test_the_next_test_sees_nothing_of_the_last(valkey: ValkeyServer, broker_url
         assert client.dbsize() == 0
 
 
-def test_a_persistent_server_comes_back_with_its_data(folder: Path) -> None:
-    server = ValkeyServer(folder, persistent=True)
-    try:
-        with server.client() as client:
-            client.set("a", "1")
-        server.kill()
-        server.start()
-        with server.client() as client:
-            assert client.get("a") == b"1"
-    finally:
-        server.stop()
+def test_a_persistent_server_comes_back_with_its_data(mortal: ValkeyServer) -> None:
+    with mortal.client() as client:
+        client.set("tests:a", "1")
+    mortal.kill()
+    mortal.start()
+    with mortal.client() as client:
+        assert client.get("tests:a") == b"1"
 
 
 def test_a_child_is_ended_with_all_that_it_started(folder: Path) -> None:

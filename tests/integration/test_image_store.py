@@ -164,7 +164,9 @@ def test_files_appear_whole_and_nothing_else_is_left(tmp_path: Path, monkeypatch
     folder = tmp_path / "a" / "b"
     saved = ImageFolder(folder).save("x.png", PNG)
     assert Path(saved).read_bytes() == PNG
-    monkeypatch.setattr(image_store.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr(
+        "penstock.tasks.images.store.os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "full"))
+    )
     with pytest.raises(OSError, match="full"):
         ImageFolder(folder).save("y.png", PNG)
     assert [path.name for path in folder.iterdir()] == ["x.png"]

@@ -26,7 +26,7 @@ PREFIX = "format:"
 T0 = 1_700_000_000_000.0
 
 #: A lane as format 1 had it: cooling, a learnt limit of requests, one of tokens that is rough.
-OLD: dict[str, Any] = {
+OLD: dict[Any, Any] = {
     "state": "", "why": "", "by": "", "version": "0", "since": "5.0000", "probe": "0.0000",
     "cool": f"{T0 + 3000:.4f}", "tr": f"{T0 + 40:.4f}", "tt": f"{T0 + 50:.4f}", "seq": "7.0000", "owed": "123.0000",
     "er": "590.0000", "br": "580.0000", "cr": "591.0000", "kr": f"{T0 - 9000:.4f}", "pr": "24.0000",

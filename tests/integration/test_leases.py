@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from support.waiting import wait_until
 
 PREFIX = "leases:"
 INDEX, UNACKED, HOLDERS = f"{PREFIX}unacked_index", f"{PREFIX}unacked", f"{PREFIX}in-flight"
-QUEUE = "q"
+QUEUE = "penstock"
 VISIBILITY_S = 20.0
 
 
@@ -295,11 +294,11 @@ def test_a_queue_whose_key_is_no_list_holds_up_no_other(broker: Broker, leases: 
     broker.take("a")
     broker.client.set(f"{PREFIX}{QUEUE}", "not a list")
     broker.client.zadd(INDEX, {"b": broker.now() - 100})
-    broker.client.hset(UNACKED, "b", '[{"headers": {"id": "b"}}, "", "other"]')
+    broker.client.hset(UNACKED, "b", '[{"headers": {"id": "b"}}, "", "penstock.chunk"]')
     broker.make_old("a", 200)
     held = leases()
     assert held.restore_lapsed() == 1
-    assert broker.client.llen(f"{PREFIX}other") == 1
+    assert broker.client.llen(f"{PREFIX}penstock.chunk") == 1
     assert broker.noted() == ["a"], "it is kept, for when the key is one"
     assert broker.age("a") < 10
     broker.client.delete(f"{PREFIX}{QUEUE}")
@@ -321,14 +320,6 @@ def test_racing_processes_put_a_lapsed_message_back_once(broker: Broker, leases:
         thread.join()
     assert sorted(message["headers"]["id"] for message in broker.waiting()) == tags
     assert broker.clean()
-
-
-@pytest.fixture
-def mortal(folder: Path) -> Iterator[ValkeyServer]:
-    """A broker to be killed, with an append-only file."""
-    server = ValkeyServer(folder, persistent=True)
-    yield server
-    server.stop()
 
 
 def test_an_acknowledgement_that_finds_no_broker_is_delivered_when_there_is_one_again(

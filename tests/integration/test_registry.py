@@ -13,7 +13,7 @@ import redis
 from penstock.config.endpoints import services
 from penstock.config.endpoints.registry import Registry
 from penstock.config.errors import BrokerUnavailable, ConfigurationError, EndpointInvalid, EndpointNotFound
-from penstock.config.redis import connect
+from penstock.config.redis import connect, text
 from penstock.config.settings import Settings
 from support.fake_service import SECRET, body, fake_service
 
@@ -258,7 +258,7 @@ def test_prefixes_keep_two_penstocks_apart(client: redis.Redis, tmp_path: Path, 
     two = Registry(client, Settings(home=tmp_path, key_prefix="two:"))
     one.put("completion", "chat", make_body())
     assert two.list() == []
-    assert {bytes(key).decode().partition(":")[0] for key in client.keys("*")} == {"one"}
+    assert {text(key).partition(":")[0] for key in client.keys("*")} == {"one"}
 
 
 def test_a_server_that_is_gone_is_named(tmp_path: Path, make_body: Any) -> None:

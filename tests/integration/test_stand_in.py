@@ -28,7 +28,10 @@ UNBILLED_FAULTS = ["reset-before", "error-200", "html-200", "empty-200", "conten
 
 @asynccontextmanager
 async def serving(**given: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with listening(options(given)) as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
+    async with (
+        listening(options(given)) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=90) as client,
+    ):
         yield client
 
 
@@ -112,7 +115,7 @@ async def test_requests_over_the_limit_are_429_with_all_that_openai_sends():
     assert first.headers["x-ratelimit-remaining-tokens"] == "59990"
     assert first.headers["x-ratelimit-reset-tokens"] == "10ms"
     assert second.headers["retry-after"] == "1"
-    assert 800 <= int(second.headers["retry-after-ms"]) <= 1000
+    assert 0 < int(second.headers["retry-after-ms"]) <= 1000
     error = second.json()["error"]
     assert (error["type"], error["code"]) == ("requests", "rate_limit_exceeded")
     assert "on requests per min (RPM): Limit 60, Used 1, Requested 1. Please try again in " in error["message"]
@@ -212,13 +215,24 @@ async def test_faults_before_the_work_are_not_billed(kind):
 
 async def test_stalls_and_slow_answers_are_late_and_right():
     async with serving(stall_s=0.4, slow_s=0.2, latency_ms=50, jitter_ms=20) as client:
-        times = []
-        for text in ("[[stall]]", "[[slow]]", "plain"):
+        for text, least_s in (("[[stall]]", 0.45), ("[[slow]]", 0.25), ("plain", 0.05)):
             started = time.monotonic()
             answer = await embed(client, text)
-            times.append(time.monotonic() - started)
+            assert time.monotonic() - started >= least_s
             assert answer.json()["data"][0]["embedding"] == pytest.approx(vector(text).tolist())
-    assert [limit <= took < limit + 0.3 for took, limit in zip(times, (0.45, 0.25, 0.05), strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize("mark", ["stall", "slow"])
+async def test_a_late_answer_holds_up_no_other(mark):
+    async with serving(**{f"{mark}_s": 3600}) as client:
+        late = asyncio.create_task(embed(client, f"[[{mark}]]"))
+        while not (await stats(client))["in_flight"]:
+            await asyncio.sleep(0.01)
+        assert (await embed(client, "plain")).status_code == 200
+        assert not late.done()
+        late.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await late
 
 
 async def test_poison_spoils_every_batch_it_is_in_and_no_other():

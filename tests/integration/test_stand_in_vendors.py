@@ -30,7 +30,10 @@ TOOL = {"name": "weather", "parameters": {"type": "object", "properties": {"city
 
 @asynccontextmanager
 async def serving(**given: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with listening(options(given)) as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
+    async with (
+        listening(options(given)) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=90) as client,
+    ):
         yield client
 
 
@@ -319,7 +322,7 @@ async def test_access_tokens_are_given_let_in_and_end():
     async with serving(api_key="key", client_secret="s", token_lifetime_s=1) as client:
         given = (await client.post(path, data=form)).json()
         wrong = [await client.post(path, data=form | change) for change in ({"client_secret": "t"}, {"scope": ""})]
-        asked = {
+        asked: dict[str, Any] = {
             "params": VERSION,
             "json": {"input": "a"},
             "headers": {"Authorization": f"Bearer {given['access_token']}"},

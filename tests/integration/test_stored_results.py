@@ -28,7 +28,7 @@ def calls(valkey: ValkeyServer, command: str) -> int:
 
 
 async def test_many_results_take_a_few_round_trips(results: StoredResults, valkey: ValkeyServer) -> None:
-    await results.write(Writing("first", b"loads the script", None))
+    await results.write(Writing("tests:first", b"loads the script", None))
     scripts, reads = calls(valkey, "evalsha"), calls(valkey, "mget")
     many = AT_ONCE * 3
     await asyncio.gather(*(results.write(Writing(f"r{n}", b"%d" % n, 60)) for n in range(many)))
@@ -43,7 +43,7 @@ async def test_a_result_is_kept_for_its_time_and_told_to_who_waits(
     async with connect_async(valkey.url).pubsub() as waiting:
         await waiting.subscribe("a")
         await results.write(Writing("a", b"\x93vector", 60))
-        await results.write(Writing("b", b"for ever", None))
+        await results.write(Writing("tests:b", b"for ever", None))
         await results.write(Writing("a", b"another", 60))
         told: list[bytes] = []
         while len(told) < 2:
@@ -53,7 +53,7 @@ async def test_a_result_is_kept_for_its_time_and_told_to_who_waits(
     with valkey.client() as client:
         ttl: Any = client.ttl("a")
         assert 0 < ttl <= 60
-        assert client.ttl("b") == -1
+        assert client.ttl("tests:b") == -1
     assert await results.read("nothing") is None
 
 

@@ -25,6 +25,14 @@ def own_app(name: str) -> Any:
     )
 
 
+def close_app(app: Any) -> None:
+    """Close its connections; results that are collected later must not look for a server that is gone."""
+    consumer = app.backend.result_consumer
+    consumer.stop()
+    consumer._pubsub = None
+    app.close()
+
+
 def put_endpoint(
     broker_url: str,
     task_type: str,
@@ -32,10 +40,14 @@ def put_endpoint(
     service: str,
     service_settings: Mapping[str, Any],
     task_settings: Mapping[str, Any] | None = None,
+    chunking_settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Put an endpoint, unverified, with a key of no worth unless one is given."""
     settings = {"api_key": KEY, **service_settings}
-    body = {"service": service, "service_settings": settings, "task_settings": dict(task_settings or {})}
+    body: dict[str, Any] = {"service": service, "service_settings": settings}
+    body["task_settings"] = dict(task_settings or {})
+    if chunking_settings is not None:
+        body["chunking_settings"] = dict(chunking_settings)
     with connect(broker_url) as client:
         Registry(client, load_settings()).put(task_type, inference_id, body)
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +19,10 @@ from penstock.config.names import BULK, INTERACTIVE, queue_name
 from penstock.config.redis import connect
 from penstock.config.settings import load_settings
 from penstock.stand_in.vectors import vector
+from support.harness import harness
 from support.processes import Child
 from support.stand_in import StandIn
 from support.valkey import ValkeyServer
-from support.worker import Worker
 
 ENDPOINT = "docs"
 DIMENSIONS = 32
@@ -52,7 +50,7 @@ class Deployment:
         return rig
 
     @property
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, Any]:
         """What its processes are told."""
         return {
             "PENSTOCK_BROKER_URL": self.server.url,
@@ -70,20 +68,11 @@ class Deployment:
 @contextmanager
 def deployed(**stand_in: Any) -> Iterator[Deployment]:
     """Have a deployment; keywords are the stand-in's options."""
-    folder = Path(tempfile.mkdtemp(prefix="pk-", dir="/tmp"))
-    (folder / "v").mkdir()
-    server = ValkeyServer(folder / "v")
-    service = StandIn(folder / "stand-in.log", dimensions=DIMENSIONS, **stand_in)
-    made = Deployment(folder, server, service)
-    worker = Worker(folder, args=LANE_QUEUES, env=made.environment)
-    try:
-        worker.wait_ready()
-        yield made
-    finally:
-        worker.kill_all()
-        service.stop()
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with harness() as made:
+        server = made.start_server()
+        deployment = Deployment(made.folder, server, made.start_stand_in(dimensions=DIMENSIONS, **stand_in))
+        made.start_workers(args=LANE_QUEUES, **deployment.environment)
+        yield deployment
 
 
 class Rig:

@@ -7,7 +7,9 @@ import os
 import signal
 from typing import Any
 
-from penstock.config.redis import connect_async
+from penstock.config.endpoints.registry import Registry
+from penstock.config.redis import connect, connect_async
+from penstock.config.settings import load_settings
 from penstock.workers.app import app
 
 __all__ = ["app"]
@@ -25,6 +27,13 @@ async def nap(self: Any, seconds: float = 0.0, value: Any = None) -> Any:
     await asyncio.sleep(seconds)
     await _count("done", self.request.id)
     return value
+
+
+@app.task(name="tests.block", blocking=False)
+def block() -> list[str]:
+    """Ask Redis by a blocking call on the loop, as no task should; ``support.stall_watch`` tells."""
+    with connect(app.conf.broker_url) as client:
+        return [each.inference_id for each in Registry(client, load_settings()).list()]
 
 
 @app.task(name="tests.add", blocking=False)

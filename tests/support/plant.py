@@ -13,7 +13,7 @@ import redis
 from penstock.config.redis import text
 from penstock.workers.broker.bells import ring
 from penstock.workers.broker.dead_letters import DeadMessage, read_dead
-from support.app import own_app
+from support.app import close_app, own_app
 from support.waiting import wait_until
 
 PREFIX = "penstock:"
@@ -45,10 +45,7 @@ class Plant:
         self.app = own_app("plant")
 
     def close(self) -> None:
-        consumer = self.app.backend.result_consumer
-        consumer.stop()
-        consumer._pubsub = None
-        self.app.close()
+        close_app(self.app)
 
     def send(self, name: str = "tests.nap", *args: Any, **options: Any) -> Any:
         """Send a task as an application does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from typing import Any
@@ -15,6 +16,7 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from penstock.config.errors import InferenceFailed
 from penstock.workers.pool.loop import running_in_pool, wait
 from penstock.workers.task import Task
+from support.stall_watch import ALLOWED
 
 URL = os.environ.get("POOL_BROKER_URL", "redis://127.0.0.1:1/0")
 
@@ -34,26 +36,30 @@ app.conf.update(
     worker_soft_shutdown_timeout=float(os.environ.get("POOL_SOFT", "0")),
     worker_cancel_long_running_tasks_on_connection_loss=False,
 )
+if "worker" in sys.orig_argv:
+    # A plain Celery app: its own back end and kombu's channel block wherever a task ends. Ours do not.
+    ALLOWED.update({"celery/worker/request.py": "messages and events", "celery/app/trace.py": "results"})
+#: For what its tasks note; the keys begin with ``tests:``.
 memory: redis.Redis = redis.Redis.from_url(URL, decode_responses=True)
 
 
 @signals.task_prerun.connect
 def _note_prerun(task_id: str, task: Any, **_: Any) -> None:
     if task.name == "events":
-        memory.rpush("order", f"prerun {task.request.id == task_id}")
+        memory.rpush("tests:order", f"prerun {task.request.id == task_id}")
 
 
 @signals.task_postrun.connect
 def _note_postrun(task_id: str, task: Any, state: str | None, **_: Any) -> None:
     if task.name == "events":
-        memory.rpush("order", f"postrun {state}")
+        memory.rpush("tests:order", f"postrun {state}")
 
 
 @app.task(name="events", bind=True)
 async def events(self: Any) -> str:
-    memory.rpush("order", "body")
+    memory.rpush("tests:order", "body")
     await asyncio.sleep(0.01)
-    memory.rpush("order", f"after {self.request.id is not None}")
+    memory.rpush("tests:order", f"after {self.request.id is not None}")
     return str(self.request.id)
 
 
@@ -65,19 +71,28 @@ def add(x: int, y: int) -> int:
 @app.task(name="nap", bind=True)
 async def nap(self: Any, seconds: float, value: Any = None) -> Any:
     """Sleep on the loop, keeping count of how many do so at once."""
-    memory.incr(f"started:{self.request.id}")
-    count = memory.incr("now")
-    memory.zadd("most", {"n": count}, gt=True)
+    memory.incr(f"tests:started:{self.request.id}")
+    count = memory.incr("tests:now")
+    memory.zadd("tests:most", {"n": count}, gt=True)
     try:
         await asyncio.sleep(seconds)
     except BaseException as exc:
-        memory.set("interrupted", type(exc).__name__)
+        memory.set("tests:interrupted", type(exc).__name__)
         raise
     finally:
-        memory.decr("now")
+        memory.decr("tests:now")
         assert self.request.id
-    memory.incr("finished")
+    memory.incr("tests:finished")
     return value
+
+
+@app.task(name="until")
+async def until(key: str) -> None:
+    """Wait on the loop until a key is set."""
+    memory.incr("tests:now")
+    while not await asyncio.to_thread(memory.exists, key):
+        await asyncio.sleep(0.02)
+    memory.decr("tests:now")
 
 
 @app.task(name="bridge", blocking=False)
@@ -91,7 +106,7 @@ def bridge(seconds: float) -> list[Any]:
 
 @app.task(name="thread")
 def thread(seconds: float) -> list[Any]:
-    memory.incr("threads")
+    memory.incr("tests:threads")
     time.sleep(seconds)
 
     async def inner() -> str:

@@ -58,6 +58,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._leap.now
 
 
+def hold_up(seconds: float) -> None:
+    """Let virtual time pass in which the running loop does nothing, as if a callback of it blocked."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop._leap.now += seconds
+
+
 def in_virtual_time(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on a virtual clock, which lanes take for the process's own as well."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:

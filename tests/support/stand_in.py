@@ -36,7 +36,7 @@ class StandIn:
         options.setdefault("port", 0)
         argv = [sys.executable, "-m", "penstock.stand_in", "--json", *arguments(options)]
         self.child = Child(argv, log)
-        line = wait_until(self._first_line, "the stand-in's JSON line", 30)
+        line: Any = wait_until(self._first_line, "the stand-in's JSON line", 30)
         self.url: str = str(line["url"]).rstrip("/")
 
     def _first_line(self) -> dict[str, Any] | None:

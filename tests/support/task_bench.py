@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,8 @@ from typing import Any
 import pytest
 from celery.result import AsyncResult
 
-from support.app import own_app, put_endpoint
-from support.stand_in import StandIn
+from support.app import close_app, own_app, put_endpoint
+from support.harness import Harness, temporary_folder
 from support.valkey import ValkeyServer
 from support.worker import Worker
 
@@ -28,15 +26,16 @@ USUAL_CHAT: Mapping[str, Any] = {
 class TaskBench:
     """Puts endpoints and sends tasks on one broker; its app is its own, so that no test sees another's."""
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, app: Any = None) -> None:
         self.broker_url = broker_url
-        self.app = own_app("bench")
+        self.app = app or own_app("bench")
 
     def put(self, task_type: str, inference_id: str, service: str, /, **service_settings: Any) -> None:
         """Put an endpoint; ``rate_limit`` is none unless it is given."""
         settings = {"rate_limit": {"requests_per_minute": None}, **service_settings}
         task_settings = settings.pop("task_settings", {})
-        put_endpoint(self.broker_url, task_type, inference_id, service, settings, task_settings)
+        chunking = settings.pop("chunking_settings", None)
+        put_endpoint(self.broker_url, task_type, inference_id, service, settings, task_settings, chunking)
 
     def openai(self, task_type: str, inference_id: str, url: str, **more: Any) -> None:
         """Put an ``openai`` endpoint on a stand-in."""
@@ -52,13 +51,10 @@ class TaskBench:
         return self.app.send_task(f"penstock.{name}", args=args, kwargs=kwargs)
 
     def close(self) -> None:
-        consumer = self.app.backend.result_consumer
-        consumer.stop()
-        consumer._pubsub = None  # results that are collected later must not look for a server that is gone
-        self.app.close()
+        close_app(self.app)
 
 
-class Stage:
+class Stage(Harness):
     """A broker, a stand-in and workers that several tests share; a bench to use them with."""
 
     def __init__(
@@ -69,24 +65,15 @@ class Stage:
         env: Mapping[str, str],
         usual: Mapping[str, Any],
     ) -> None:
-        self.folder, self.valkey, self.usual = folder, valkey, usual
-        self.env = {"PENSTOCK_BROKER_URL": valkey.url, "PENSTOCK_HOME": str(folder / "home"), **env}
-        (folder / "home").mkdir(mode=0o700)
-        self.stand_in = StandIn(folder / "stand-in.log", **options)
-        self.workers: list[Worker] = []
+        home = folder / "home"
+        home.mkdir(mode=0o700)
+        super().__init__(folder, {"PENSTOCK_BROKER_URL": valkey.url, "PENSTOCK_HOME": str(home), **env})
+        self.valkey, self.usual = valkey, usual
+        self.stand_in = self.start_stand_in(**options)
 
     def start_worker(self, *args: str) -> Worker:
         """Start a worker with Celery's arguments, and wait until it takes tasks."""
-        worker = Worker(self.folder, args=args, env=self.env)
-        self.workers.append(worker)
-        worker.wait_ready()
-        return worker
-
-    def close(self) -> None:
-        """End all processes."""
-        for worker in self.workers:
-            worker.kill_all()
-        self.stand_in.stop()
+        return self.start_workers(args=args)[0]
 
 
 @contextlib.contextmanager
@@ -98,13 +85,12 @@ def open_stage(
 ) -> Iterator[Stage]:
     """Set a stage on an empty broker, without workers yet. ``usual``: the stand-in's settings when a test begins."""
     valkey.flush()
-    folder = Path(tempfile.mkdtemp(prefix="pk-", dir="/tmp"))
-    stage = Stage(folder, valkey, options, env or {}, usual or {})
-    try:
-        yield stage
-    finally:
-        stage.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with temporary_folder() as folder:
+        stage = Stage(folder, valkey, options, env or {}, usual or {})
+        try:
+            yield stage
+        finally:
+            stage.close()
 
 
 @contextlib.contextmanager

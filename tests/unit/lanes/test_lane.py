@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
@@ -16,8 +15,9 @@ from penstock.config.endpoints.services import TaskType
 from penstock.config.errors import FormatTooNew
 from penstock.workers.lanes.fair_queue import Permit
 from penstock.workers.lanes.lane import Lane, LaneClosed
-from penstock.workers.lanes.limiter import PACE, Slot, UsageReport
+from penstock.workers.lanes.limiter import LATE_S, PACE, Slot, UsageReport
 from penstock.workers.lanes.outcome import HeaderLimits, Outcome, OutcomeKind
+from support.servers import hold_up, in_virtual_time
 
 OPEN = Slot(True, False, 0.0, 0, "", "", 0.0)
 
@@ -174,14 +174,17 @@ async def test_news_of_a_cool_down_that_is_over_already_has_places_taken_anew() 
     assert (given_back.places, given_back.place_tokens) == (1, 7)
 
 
-async def test_a_request_that_was_sent_late_says_by_how_much() -> None:
-    made, limiter = lane(Slot(True, False, 0.01, 0, "", "", 0.0))
-    asleep = asyncio.create_task(made.slot(endpoint(), lambda: 1))
-    await asyncio.sleep(0.005)
-    time.sleep(0.2)
-    await asleep
-    await made.refresh()
-    assert sum(limiter.reports, UsageReport()).late >= 100
+def test_a_request_that_was_sent_late_says_by_how_much() -> None:
+    async def scene() -> float:
+        made, limiter = lane(Slot(True, False, 0.01, 0, "", "", 0.0))
+        asleep = asyncio.create_task(made.slot(endpoint(), lambda: 1))
+        await asyncio.sleep(0.005)
+        hold_up(0.2)
+        await asleep
+        await made.refresh()
+        return sum(limiter.reports, UsageReport()).late
+
+    assert in_virtual_time(scene()) == pytest.approx(195 - LATE_S * 1000, abs=1)
 
 
 async def test_so_does_one_whose_leave_was_read_late() -> None:

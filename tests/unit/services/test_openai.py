@@ -166,7 +166,7 @@ def test_absent_and_nonsense_usage_counts_as_nothing(usage: Any, tokens: int) ->
         ({"error": {"message": "upstream", "code": 502}}, {}, "error_in_answer"),
     ],
 )
-def test_a_200_that_is_not_what_was_asked_is_malformed(body: Any, headers: dict[str, str], code: str) -> None:
+def test_a_200_that_is_not_what_was_asked_is_malformed(body: Any, headers: dict[str, Any], code: str) -> None:
     outcome = refused(lambda: read(body, **headers))
     assert (outcome.kind, outcome.code) == (OutcomeKind.MALFORMED, code)
     assert outcome.billed
@@ -228,7 +228,10 @@ def test_a_prompt_is_the_user_s_one_message() -> None:
 
 def test_every_field_of_a_chat_goes_through_unknown_ones_too() -> None:
     parameters = {"tools": [{"type": "function"}], "response_format": {"type": "json_object"}, "stop": ["x"], "new": 1}
-    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "t"}]}]
+    messages: list[Any] = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": [{"type": "text", "text": "t"}]},
+    ]
     request = OPENAI.complete_request(CHAT, CompleteCall(messages=messages, parameters=parameters))
     assert body_of(request) == {"model": "gpt-4o", "messages": messages} | parameters
 

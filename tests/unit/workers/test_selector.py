@@ -51,7 +51,9 @@ def test_every_time_out_sees_what_is_ready(timeout: float | None) -> None:
 
 def test_a_descriptor_too_high_for_select_falls_back_to_epolls_own_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selector, "SELECTABLE", 0)
-    monkeypatch.setattr(selector.select, "select", lambda *_: pytest.fail("select cannot watch it"))
+    monkeypatch.setattr(
+        "penstock.workers.pool.selector.select.select", lambda *_: pytest.fail("select cannot watch it")
+    )
     found = selector.FineSelector()
     try:
         assert found.select(0.001) == []
