@@ -183,13 +183,9 @@ class Leases:
     def restore_lapsed(self) -> int:
         """Put messages whose lease ran out, by the server's clock, on their queues again. Returns how many."""
         client = self._redis()
-        seconds, micros = client.time()
-        before = seconds + micros / 1e6 - self._visibility_s
-        lapsed: Any = client.zrange(
-            self.keys[0], "-inf", before, byscore=True, offset=0, num=LAPSED_AT_ONCE, withscores=True
-        )
-        restorer = self._restorer()
-        restored = restorer.outlive({text(tag): score for tag, score in lapsed})
+        lapsed = script(client, "broker/lapsed")(keys=self.keys[:1], args=[self._visibility_s, LAPSED_AT_ONCE])
+        scores = {text(tag): float(score) for tag, score in zip(lapsed[::2], lapsed[1::2], strict=True)}
+        restored = self._restorer().outlive(scores)
         for tag in restored:
             self.drop(tag)  # if it was ours, we were away for too long
         return len(restored)

@@ -68,7 +68,7 @@ class Lane:
         self.stats = stats or QuotaStats()
         self.served_at = float("-inf")
         self._limiter = limiter
-        self._queue, self._asleep = FairQueue(), set[Waiter]()
+        self._queue, self._asleep = FairQueue(), dict[Waiter, None]()  # in order
         self._report = UsageReport()
         self._header_limits: tuple[float, float] = (0.0, 0.0)
         self._header_at = self._refused_at = float("-inf")
@@ -299,13 +299,13 @@ class Lane:
             self._sleep(waiter, asyncio.get_running_loop().time() + slot.wait_s)
 
     def _sleep(self, waiter: Waiter, until: float) -> None:
-        self._asleep.add(waiter)
+        self._asleep[waiter] = None
         waiter.timer = asyncio.get_running_loop().call_at(until, self._wake, waiter)
 
     def _wake(self, waiter: Waiter) -> None:
         if waiter in self._asleep and waiter.timer is not None:
             self._note_late(asyncio.get_running_loop().time() - waiter.timer.when())
-        self._asleep.discard(waiter)
+        self._asleep.pop(waiter, None)
         if not waiter.ready.done() and waiter.permit is not None:
             waiter.ready.set_result(waiter.permit)
 
@@ -340,7 +340,7 @@ class Lane:
         return True
 
     def _queue_again(self, waiter: Waiter) -> None:
-        self._asleep.discard(waiter)
+        self._asleep.pop(waiter, None)
         if waiter.timer is not None:
             waiter.timer.cancel()
         waiter.timer = waiter.permit = None
@@ -351,7 +351,7 @@ class Lane:
         if seq == self._seq:
             return
         self._seq = seq
-        for waiter in list(self._asleep):
+        for waiter in reversed(list(self._asleep)):  # each goes to the head of its line: the first comes last
             self._give_place_back(waiter)
             self._queue_again(waiter)
         self._keep_reserving()
@@ -382,7 +382,7 @@ class Lane:
         self._asleep.clear()
 
     def _forget(self, waiter: Waiter) -> None:
-        self._asleep.discard(waiter)
+        self._asleep.pop(waiter, None)
         if waiter.timer is not None:
             waiter.timer.cancel()
         with contextlib.suppress(ValueError):
