@@ -169,7 +169,7 @@ class Lane:
         stale = time.monotonic() - self._header_at > REPEAT_S
         if any(stated) and (stated != self._header_limits or stale):
             self._header_limits, self._header_at = stated, time.monotonic()
-            self._spawn(self._limiter.report(self.quota, self._take_report(), *(paced(limit) for limit in stated)))
+            self._spawn(self._tell(*(paced(limit) for limit in stated)))
 
     async def refused(self, permit: Permit, outcome: Outcome, delay_s: float) -> None:
         """Take in a 429: the lane cools once, for every worker."""
@@ -203,7 +203,7 @@ class Lane:
 
     async def refresh(self) -> None:
         """Look at the lane's shared state; hold back what is asleep if it has closed or begun a cool-down."""
-        slot = await self._limiter.report(self.quota, self._take_report())
+        slot = await self._tell()
         if slot.state in ("paused", "parked"):
             self._close_all(LaneClosed(slot.state, slot.why, 0.0))
         else:
@@ -416,6 +416,16 @@ class Lane:
             return 0.0
         return limit
 
+    async def _tell(self, *header_limits: float) -> Slot:
+        """Tell what has come of requests. While the broker is away it is kept, and told later."""
+        report = self._take_report()
+        try:
+            return await self._limiter.report(self.quota, report, *header_limits)
+        except BaseException:
+            self._report += report
+            self._flush_later()
+            raise
+
     def _take_report(self) -> UsageReport:
         report, self._report = self._report, UsageReport()
         return report
@@ -427,7 +437,7 @@ class Lane:
     def _flush_now(self) -> None:
         self._flush = None
         if self._report:
-            self._spawn(self._limiter.report(self.quota, self._take_report()))
+            self._spawn(self._tell())
 
     def _spawn(self, work: object) -> None:
         task = asyncio.ensure_future(work)  # type: ignore[call-overload]

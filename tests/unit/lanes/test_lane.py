@@ -70,6 +70,19 @@ class Scripted:
         return OPEN
 
 
+class AwayAtFirst(Scripted):
+    """The broker takes no report at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = True
+
+    async def report(self, quota: str, report: UsageReport, *limits: float) -> Slot:
+        if self.away:
+            raise redis.ConnectionError("away")
+        return await super().report(quota, report, *limits)
+
+
 class Down(Scripted):
     """The broker is away: nothing can be told."""
 
@@ -348,3 +361,20 @@ async def test_which_limit_was_hit_is_read_from_headers_then_from_words(outcome:
     await made.refused(Permit(1, 7, endpoint()), outcome, 1.0)
     (_, _, seq, delay_s, told, _, more), *_ = limiter.told
     assert (seq, delay_s, told, more) == (7, 1.0, dimension, {"named": False})
+
+
+async def test_what_cannot_be_told_while_the_broker_is_away_is_told_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("penstock.workers.lanes.lane.FLUSH_S", 0.01)
+    limiter = AwayAtFirst()
+    lane = Lane(limiter, "q")  # type: ignore[arg-type]
+    permit = Permit(10, 0, Endpoint("docs", TaskType.TEXT_EMBEDDING, "openai", {}))
+    lane.settle(permit, 40, 10, 0.1)
+    lane.give_back(permit)
+    with pytest.raises(redis.ConnectionError):
+        await lane.refresh()
+    limiter.away = False
+    while not limiter.reports:
+        await asyncio.sleep(0.01)
+    assert [(each.ok, each.places) for each in limiter.reports] == [(1, 1)]
