@@ -39,12 +39,10 @@ class Restorer:
 
     def put_back(self, tags: Mapping[str, bool]) -> None:
         """Put messages of this process back; ``tags`` says of each whether its task has begun."""
-        moved = [
-            leased.queue
-            for tag, leased in self._leased(list(tags))
-            if self._move(tag, leased, leased.again(begun=tags[tag]), "")
+        moves = [
+            Move(tag, leased.queue, leased.again(begun=tags[tag])) for tag, leased in self._leased(list(tags))
         ]
-        ring(self._client, self._prefix, moved)
+        self._move(moves)
 
     def outlive(self, scores: Mapping[str, float]) -> list[str]:
         """Put back messages whose workers have died: whose leases ran out. Returns the tags of those that were.
@@ -52,15 +50,14 @@ class Restorer:
         Args:
             scores: by tag, when the lease was renewed, in seconds; one that was renewed since is left alone.
         """
-        moved = []
+        moves = []
         for tag, leased in self._leased(list(scores)):
             deaths = self._count(leased)
             if deaths.convicted and self._on_convicted is not None:
                 self._on_convicted(tag, leased.queue, leased.without_deaths())
-            elif self._move(tag, leased, leased.again(begun=True), repr(scores[tag])):
-                moved.append((tag, leased.queue))
-        ring(self._client, self._prefix, [queue for _, queue in moved])
-        return [tag for tag, _ in moved]
+            else:
+                moves.append(Move(tag, leased.queue, leased.again(begun=True), repr(scores[tag])))
+        return self._move(moves)
 
     def _leased(self, tags: Sequence[str]) -> Iterator[tuple[str, Leased]]:
         """Return messages in flight; of those that are no more, the lease is forgotten."""
@@ -86,10 +83,16 @@ class Restorer:
             )  # fmt: skip
         return deaths
 
-    def _move(self, tag: str, leased: Leased, message: str | bytes, score: str) -> bool:
-        """Move a message from "in flight" to its queue."""
-        keys = [*self._keys, queue_key(self._prefix, leased.queue)]
-        return bool(script(self._client, "broker/restore")(keys=keys, args=[tag, message, score]))
+    def _move(self, moves: Sequence[Move]) -> list[str]:
+        """Move messages from "in flight" to their queues, all in one call. Returns the tags of those that were."""
+        if not moves:
+            return []
+        keys = [*self._keys, *(queue_key(self._prefix, each.queue) for each in moves)]
+        arguments = [part for each in moves for part in (each.tag, each.message, each.score)]
+        restored = script(self._client, "broker/restore")(keys=keys, args=arguments)
+        moved = [each for each, done in zip(moves, restored, strict=True) if done]
+        ring(self._client, self._prefix, [each.queue for each in moved])
+        return [each.tag for each in moved]
 
     def _forget(self, tag: str) -> None:
         with self._client.pipeline(transaction=True) as pipe:
@@ -98,6 +101,16 @@ class Restorer:
             for each in hashes:
                 pipe.hdel(each, tag)
             pipe.execute()
+
+
+@dataclass(frozen=True)
+class Move:
+    """A message that is to stand on a queue again. ``score`` is its lease's as it was read, "" for any."""
+
+    tag: str
+    queue: str
+    message: str | bytes
+    score: str = ""
 
 
 @dataclass(frozen=True)
