@@ -22,6 +22,7 @@ from penstock.config.names import (
     queue_key,
     queue_name,
     signal_channel,
+    suspects_queue,
     unacked_key,
 )
 from penstock.config.redis import text
@@ -31,7 +32,7 @@ from penstock.workers.pool.loop import running_in_pool, wait
 
 T = TypeVar("T")
 SCRIPTS = ("lanes/reserve", "lanes/dispatch", *(f"broker/{name}" for name in (
-    "take", "renew", "lapsed", "restore", "ring", "turn", "due", "set_aside", "set_apart", "revive",
+    "take", "renew", "lapsed", "restore", "ring", "hold", "turn", "due", "set_aside", "set_apart", "revive",
 )))  # fmt: skip
 #: Operations of a lane that tell nobody.
 QUIET = frozenset({"reserve", "report", "look", "learn", "release"})
@@ -87,7 +88,8 @@ class Broker:
         self.calls = 0
         self.on_step: list[Callable[[Step], None]] = []
         self.on_messages: list[Callable[[], None]] = []
-        self.places = [queue_key(prefix, queue_name(endpoint, each)) for each in JOB_CLASSES]
+        queues = [queue_name(endpoint, each) for each in JOB_CLASSES]
+        self.places = [queue_key(prefix, each) for each in (*queues, *map(suspects_queue, queues))]
         self.hashes = [unacked_key(prefix), due_messages_key(prefix)]
         self.messages = 0
         self.lane = LaneView()

@@ -139,7 +139,7 @@ class Worker:
         selection = Selection(self.settings.key_prefix)
         self.channel = LeaseChannel(self.leases)
         self.feed = MessageFeed(self.runtime, client, self.leases, selection, lambda: self.concurrency, self._deliver)
-        self.sweep = Sweep(self.runtime, client, selection)
+        self.sweep = Sweep(self.runtime, client, selection, self.feed.suspects_turn)
         self.leases.start()
         await take_messages(self.sweep, self.feed)
 

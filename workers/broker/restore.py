@@ -39,9 +39,7 @@ class Restorer:
 
     def put_back(self, tags: Mapping[str, bool]) -> None:
         """Put messages of this process back; ``tags`` says of each whether its task has begun."""
-        moves = [
-            Move(tag, leased.queue, leased.again(begun=tags[tag])) for tag, leased in self._leased(list(tags))
-        ]
+        moves = [Move(tag, leased.queue, leased.again(begun=tags[tag])) for tag, leased in self._leased(list(tags))]
         self._move(moves)
 
     def outlive(self, scores: Mapping[str, float]) -> list[str]:
