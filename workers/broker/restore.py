@@ -48,9 +48,11 @@ class Restorer:
         Args:
             scores: by tag, when the lease was renewed, in seconds; one that was renewed since is left alone.
         """
-        moves = []
+        if not scores:
+            return []
+        moves, completed = [], int(self._client.get(completed_key(self._prefix)) or 0)
         for tag, leased in self._leased(list(scores)):
-            deaths = self._count(leased)
+            deaths = _count(leased, completed)
             if deaths.convicted and self._on_convicted is not None:
                 self._on_convicted(tag, leased.queue, leased.without_deaths())
             else:
@@ -65,21 +67,6 @@ class Restorer:
                 self._forget(tag)
             else:
                 yield tag, _read(raw)
-
-    def _count(self, leased: Leased) -> Deaths:
-        """Write another death of its worker down in a message. In one that cannot be read it is not: none is run."""
-        if leased.message is None:
-            return Deaths()
-        completed: Any = self._client.get(completed_key(self._prefix))
-        headers, origin = leased.message["headers"], origin_queue(leased.queue)
-        deaths = deaths_of(headers).one_more(alone=leased.queue != origin, completed=int(completed or 0))
-        deaths.write(headers)
-        if deaths.suspect:
-            logger.warning(
-                "task %s on %s was in flight when its worker died, %d times with others and %d times alone: "
-                "it is run alone from now on", headers.get("id"), origin, deaths.among, deaths.alone,
-            )  # fmt: skip
-        return deaths
 
     def _move(self, moves: Sequence[Move]) -> list[str]:
         """Move messages from "in flight" to their queues, all in one call. Returns the tags of those that were."""
@@ -150,6 +137,21 @@ def give_again(message: dict[str, Any], *, begun: bool) -> str:
         properties["delivery_info"] = {**(properties.get("delivery_info") or {}), "redelivered": True}
     tag = properties["delivery_tag"] = str(uuid4())
     return tag
+
+
+def _count(leased: Leased, completed: int) -> Deaths:
+    """Write another death of its worker down in a message. In one that cannot be read it is not: none is run."""
+    if leased.message is None:
+        return Deaths()
+    headers, origin = leased.message["headers"], origin_queue(leased.queue)
+    deaths = deaths_of(headers).one_more(alone=leased.queue != origin, completed=completed)
+    deaths.write(headers)
+    if deaths.suspect:
+        logger.warning(
+            "task %s on %s was in flight when its worker died, %d times with others and %d times alone: "
+            "it is run alone from now on", headers.get("id"), origin, deaths.among, deaths.alone,
+        )  # fmt: skip
+    return deaths
 
 
 def _read(raw: bytes) -> Leased:
