@@ -157,7 +157,7 @@ WORK = KeyName(
     "work:{job_class}", "sorted set", "emptied", "publishers, workers", "queues that hold messages, by when, ms"
 )
 QUOTAS = KeyName("quotas", "hash", "kept", "workers", "inference id: name of the quota that its lane is")
-SWEEP = KeyName("sweep", "string", "expires", "workers", "one worker a second looks for messages that nobody rang for")
+SWEEP = KeyName("sweep", "string", "expires", "workers (turn.lua)", "when one last looked for messages without a ring")
 DEAD_MESSAGES = KeyName(
     "dead-messages", "list", "expires", "workers", "messages that no worker can read or survives, with the reason"
 )

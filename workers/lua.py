@@ -2,14 +2,18 @@
 
 A script says on lines of their own what stands in front of it: ``-- include: lanes/lane`` is another script,
 ``-- include: lanes/constants.py`` the constants of a Python module. Each is put in once, those that it includes first.
+
+The first argument of every script is the clock (``lanes/lua/clock.lua``).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -26,14 +30,29 @@ def source(name: str) -> str:
     return "\n".join(parts.values())
 
 
-def script(client: redis.Redis, name: str) -> Script:
+class TimedScript:
+    """A script to call, or to await where its client is an asyncio one.
+
+    Args:
+        registered: redis-py's.
+    """
+
+    def __init__(self, registered: Script | AsyncScript) -> None:
+        self._registered = registered
+
+    def __call__(self, keys: Sequence[Any], args: Iterable[Any], clock_ms: float = 0) -> Any:
+        """Run it. ``clock_ms`` is the time for a test, in ms; 0 lets the script read the server's own clock."""
+        return self._registered(keys=keys, args=[clock_ms or "", *args])
+
+
+def script(client: redis.Redis, name: str) -> TimedScript:
     """Return a script to call on a blocking client."""
-    return client.register_script(source(name))
+    return TimedScript(client.register_script(source(name)))
 
 
-def async_script(client: redis.asyncio.Redis, name: str) -> AsyncScript:
+def async_script(client: redis.asyncio.Redis, name: str) -> TimedScript:
     """Return a script to await on an asyncio client."""
-    return client.register_script(source(name))
+    return TimedScript(client.register_script(source(name)))
 
 
 def _collect(name: str, parts: dict[str, str], seen: set[str]) -> None:

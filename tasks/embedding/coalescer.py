@@ -30,16 +30,21 @@ SMALL_TEXTS, SMALL_BYTES = 32, 32_768
 
 @dataclass(eq=False)
 class PendingCall:
-    """One caller's texts, and where its share of the outcome goes."""
+    """One caller's texts: their batch takes in its share of what comes; ``done`` says when that is all."""
 
-    texts: Sequence[Any]
-    sizes: Sequence[int]
-    result: asyncio.Future[EmbedBatch]
+    batch: EmbedBatch
+    done: asyncio.Future[None]
 
     @property
     def size(self) -> int:
         """UTF-8 bytes of all texts."""
-        return sum(self.sizes)
+        return sum(self.batch.sizes)
+
+    def take_in(self, share: EmbedBatch) -> None:
+        """Take in what has come. Where that is all, the call is done."""
+        self.batch.take_in(share)
+        if not self.batch.open(range(len(self.batch.inputs))) and not self.done.done():
+            self.done.set_result(None)
 
 
 class Coalescer:
@@ -66,12 +71,12 @@ class Coalescer:
         self._flushes: set[asyncio.Task[None]] = set()
         self._starting = False
 
-    async def embed(self, texts: Sequence[Any], sizes: Sequence[int]) -> EmbedBatch:
-        """Embed these texts with those of others. Raises what ``embed_positions`` raises."""
-        call = PendingCall(texts, sizes, asyncio.get_running_loop().create_future())
+    async def embed(self, batch: EmbedBatch) -> None:
+        """Embed a batch's texts with those of others. Raises what ``embed_positions`` raises."""
+        call = PendingCall(batch, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
         self._start_flush()
-        return await call.result
+        await call.done
 
     def _start_flush(self) -> None:
         if self._waiting and not self._starting:
@@ -108,31 +113,32 @@ class Coalescer:
                 raise
 
     async def _send(self, caller: Caller, calls: list[PendingCall], permit: Permit) -> None:
-        texts = [text for call in calls for text in call.texts]
-        sizes = [size for call in calls for size in call.sizes]
+        texts = [text for call in calls for text in call.batch.inputs]
+        sizes = [size for call in calls for size in call.batch.sizes]
         batch = EmbedBatch(texts, sizes, self._input_type, self._settings)
-        await embed_positions(caller, batch, range(len(texts)), permit=permit)
-        start = 0
-        for call in calls:
-            share = range(start, start + len(call.texts))
-            start = share.stop
-            if not call.result.done():
-                call.result.set_result(_share(batch, share, caller.effort))
+        try:
+            await embed_positions(caller, batch, range(len(texts)), permit=permit)
+        finally:  # what some have got is paid for, though others may have to wait
+            start = 0
+            for call in calls:
+                share = range(start, start + len(call.batch.inputs))
+                start = share.stop
+                call.take_in(_share(batch, share, caller.effort))
 
     def _next_size(self) -> int:
         return sum(call.size for call in self._next())
 
     def _next(self) -> list[PendingCall]:
         """Return the calls that would be sent now: as many as a request may carry."""
-        while self._waiting and self._waiting[0].result.done():
+        while self._waiting and self._waiting[0].done.done():
             self._waiting.popleft()
-        waiting = [call for call in self._waiting if not call.result.done()]
-        sizes = [size for call in waiting for size in call.sizes]
+        waiting = [call for call in self._waiting if not call.done.done()]
+        sizes = [size for call in waiting for size in call.batch.sizes]
         first = next(pack(sizes, self._endpoint.caps, budget_tokens(self._endpoint.rate_limit)), range(0))
         calls: list[PendingCall] = []
         texts = 0
         for call in waiting:
-            texts += len(call.texts)
+            texts += len(call.batch.inputs)
             if texts > len(first) and calls:
                 break
             calls.append(call)
@@ -160,8 +166,8 @@ class Coalescer:
     @staticmethod
     def _throw(calls: Sequence[PendingCall], exc: BaseException) -> None:
         for call in calls:
-            if not call.result.done():
-                call.result.set_exception(exc if isinstance(exc, Exception) else asyncio.CancelledError())
+            if not call.done.done():
+                call.done.set_exception(exc if isinstance(exc, Exception) else asyncio.CancelledError())
 
 
 def _share(batch: EmbedBatch, positions: range, effort: Effort) -> EmbedBatch:
@@ -191,11 +197,11 @@ class Coalescers:
         self._runtime = runtime
         self._coalescers: dict[tuple[str, int, bytes, str | None], Coalescer] = {}
 
-    async def embed(self, endpoint: Endpoint, batch: EmbedBatch) -> EmbedBatch:
+    async def embed(self, endpoint: Endpoint, batch: EmbedBatch) -> None:
         """Embed a small call's texts with those of others that ask the same endpoint for the same.
 
         Raises:
-            LaneClosed: not now.
+            LaneClosed: not now; what has come so far is in the batch.
         """
         wanted = orjson.dumps(batch.task_settings, option=orjson.OPT_SORT_KEYS, default=str)
         key = (endpoint.inference_id, endpoint.version, wanted, batch.input_type)
@@ -204,7 +210,7 @@ class Coalescers:
             caller = partial(Caller, self._runtime, endpoint)
             drop = partial(self._coalescers.pop, key, None)  # task settings of a single call's own must not pile up
             found = self._coalescers[key] = Coalescer(caller, endpoint, batch.task_settings, batch.input_type, drop)
-        return await found.embed(batch.inputs, batch.sizes)
+        await found.embed(batch)
 
 
 def coalescers(runtime: Runtime) -> Coalescers:

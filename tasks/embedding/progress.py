@@ -11,6 +11,7 @@ import orjson
 from penstock.config.names import progress_key
 from penstock.tasks.embedding.batch import EmbedBatch
 from penstock.tasks.request.delivery import Delivery
+from penstock.tasks.request.patience import patiently
 from penstock.workers.lanes.lane import LaneClosed
 from penstock.workers.results.types import Effort, Failure, Usage
 from penstock.workers.runtime import Runtime
@@ -39,13 +40,13 @@ class Progress:
         billed twice.
         """
         client = self._runtime.async_client()
-        kept: dict[Any, Any] = await client.hgetall(self._key)
+        kept: dict[Any, Any] = await patiently(lambda: client.hgetall(self._key))
         if kept:
             self._saved = True
             _fill(batch, kept)
         if CLEAN in kept:
             # Removed, so that a death of this run is not mistaken for an orderly end.
-            await client.hdel(self._key, CLEAN)
+            await patiently(lambda: client.hdel(self._key, CLEAN))
             return
         still_open = len(batch.open(range(len(batch.inputs))))
         batch.effort += Effort(retries=1, possibly_billed_twice=still_open)
@@ -63,7 +64,7 @@ class Progress:
     async def finish(self) -> None:
         """Forget what was kept: the result has it all."""
         if self._saved:
-            await self._runtime.async_client().delete(self._key)
+            await patiently(lambda: self._runtime.async_client().delete(self._key))
 
     async def _save(self, batch: EmbedBatch, positions: Sequence[int], *, clean: bool = False) -> None:
         self._saved = True
@@ -73,6 +74,9 @@ class Progress:
         for n in positions:
             row = batch.rows[n]
             fields[str(n)] = row.dtype.str.encode() + b" " + row.tobytes()
+        await patiently(lambda: self._write(fields))
+
+    async def _write(self, fields: dict[Any, Any]) -> None:
         async with self._runtime.async_client().pipeline() as pipe:
             pipe.hset(self._key, mapping=fields)
             pipe.expire(self._key, self._runtime.settings.result_expires_s)

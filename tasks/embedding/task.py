@@ -55,7 +55,7 @@ async def _work(shared: Runtime, endpoint: Endpoint, batch: EmbedBatch, progress
         return
     sizes = [batch.sizes[n] for n in positions]
     if not bulk and small(sizes) and len(positions) == len(batch.inputs) and not batch.attempts + batch.refusals:
-        batch.take_in(await coalescers(shared).embed(endpoint, batch))
+        await coalescers(shared).embed(endpoint, batch)
         return
     caller = Caller(shared, endpoint, bulk=bulk)
     ratio = caller.lane.ratio.bytes_per_token

@@ -21,6 +21,7 @@ from penstock.config.names import (
     queue_name,
 )
 from penstock.config.urls import is_redis
+from penstock.tasks.request.patience import patiently
 from penstock.tasks.request.retry import parked
 from penstock.workers.broker.delayed import set_aside
 from penstock.workers.lanes.lane import HAND_BACK_S, LaneClosed
@@ -82,13 +83,16 @@ class Delivery:
 
     async def noted(self) -> Effort | None:
         """Return what had been spent when the message was handed back, None if it was not. It is returned once."""
-        kept: Any = await self._runtime.async_client().getdel(self._note) if self.redelivered else None
+        if not self.redelivered:
+            return None
+        kept: Any = await patiently(lambda: self._runtime.async_client().getdel(self._note))
         return Effort(**orjson.loads(kept)) if kept else None
 
     async def note(self, effort: Effort) -> None:
         """Keep what has been spent for the run that the message comes back to."""
         expires_s = self._runtime.settings.result_expires_s
-        await self._runtime.async_client().set(self._note, orjson.dumps(vars(effort)), ex=expires_s)
+        noted = orjson.dumps(vars(effort))
+        await patiently(lambda: self._runtime.async_client().set(self._note, noted, ex=expires_s))
 
     async def until_open(
         self, endpoint: Endpoint, work: Callable[[], Awaitable[T]], keep: Callable[[LaneClosed], Awaitable[None]]

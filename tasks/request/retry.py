@@ -26,7 +26,7 @@ class RetryState:
     attempts: int = 0
     refusals: int = 0
     sent: int = 0
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())  # looked up when called: tests have a clock
     isolated: bool = False
 
     def count(self, outcome: Outcome) -> None:

@@ -14,8 +14,9 @@ from penstock.config.endpoints.endpoint import Endpoint, RateLimit
 from penstock.config.endpoints.services import TaskType
 from penstock.workers.lanes.lane import Lane
 from penstock.workers.lanes.limiter import BULK_SHARE
-from support.servers import VirtualLimiter, in_virtual_time
+from support.servers import VirtualLimiter
 from support.valkey import ValkeyServer
+from support.virtual_time import in_virtual_time
 
 SECONDS = 60.0
 LATENCY_S = 0.05

@@ -242,7 +242,7 @@ def restore_of(client: redis.Redis, tag: str, score: float) -> int:
     """Put a lapsed message back as one who read its lease's score before."""
     raw: Any = client.hget(UNACKED, tag)
     keys = [INDEX, UNACKED, HOLDERS, f"{PREFIX}{QUEUE}"]
-    return int(script(client, "broker/restore")(keys=keys, args=[tag, dumps(loads(raw.decode())[0]), repr(score)]))
+    return int(script(client, "broker/restore")(keys=keys, args=[tag, dumps(loads(raw.decode())[0]), repr(score)])[0])
 
 
 def test_a_lease_renewed_in_between_is_not_taken_away(broker: Broker, leases: Callable[..., Leases]) -> None:
@@ -363,3 +363,23 @@ def test_a_message_handed_back_without_a_broker_is_at_least_let_go(
         mortal.start()
         held.flush()
         assert [message["headers"]["id"] for message in broker.waiting()] == ["a"], "told when there is a broker again"
+
+
+def test_many_messages_go_back_in_one_call_so_that_leases_are_renewed_meanwhile(
+    broker: Broker, leases: Callable[..., Leases], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = leases()
+    tags = [f"m{n}" for n in range(60)]
+    for tag in tags:
+        broker.take(tag)
+        held.hold(tag, QUEUE)
+    for tag in tags:
+        held.put_back(tag)
+
+    def calls() -> int:
+        return int(broker.client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+    before = calls()
+    held.flush()
+    assert calls() - before <= 4, "one puts them back, one rings; each may have to be loaded first"
+    assert broker.client.llen(f"{PREFIX}{QUEUE}") == 60

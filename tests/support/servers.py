@@ -9,13 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import selectors
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any, TypeVar
-from unittest.mock import patch
+from typing import Any
 from uuid import uuid4
 
 import redis
@@ -27,50 +24,7 @@ from penstock.workers.lanes.lane import Lane, LaneClosed
 from penstock.workers.lanes.limiter import Limiter
 from penstock.workers.lanes.outcome import Outcome, OutcomeKind
 from penstock.workers.lanes.scripts import run_blocking
-
-T = TypeVar("T")
-START_S = 1_000_000.0
-
-
-class _Leap(selectors.DefaultSelector):
-    """Waits for nothing: the clock leaps to the next timer instead."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = START_S
-
-    def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(0)
-        if not ready:
-            assert timeout is not None, "everything waits, and for no time"
-            self.now += max(0.0, timeout)
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop on a clock of its own, in seconds, which leaps over all waiting."""
-
-    def __init__(self) -> None:
-        self._leap = _Leap()
-        super().__init__(self._leap)
-
-    def time(self) -> float:
-        return self._leap.now
-
-
-def hold_up(seconds: float) -> None:
-    """Let virtual time pass in which the running loop does nothing, as if a callback of it blocked."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, VirtualLoop)
-    loop._leap.now += seconds
-
-
-def in_virtual_time(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on a virtual clock, which lanes take for the process's own as well."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        clock = SimpleNamespace(monotonic=runner.get_loop().time)
-        with patch("penstock.workers.lanes.lane.time", clock), patch("penstock.workers.lanes.fair_queue.time", clock):
-            return runner.run(work)
+from support.virtual_time import START_S, in_virtual_time
 
 
 class VirtualLimiter(Limiter):

@@ -16,7 +16,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import redis
 
@@ -33,8 +32,8 @@ LOOK_S = 1.0
 GATHER_S = 0.01
 #: Seconds for which the count of messages that have ended is kept after the last one.
 COMPLETED_KEPT_S = 14 * 86_400
-#: Leases that have run out, put back in one look.
-LAPSED_AT_ONCE = 100
+#: Messages put back in one call, those in one look whose leases have run out.
+PUT_BACK_AT_ONCE = 100
 
 
 class Leases:
@@ -168,10 +167,11 @@ class Leases:
             self._acknowledge(acks)
             with self._lock:
                 self._acks.difference_update(acks)
-        if returns:
-            self._restorer().put_back(returns)
+        while returns:
+            some = [returns.popitem() for _ in range(min(PUT_BACK_AT_ONCE, len(returns)))]
+            self._restorer().put_back(dict(some))
             with self._lock:
-                for tag in returns:
+                for tag, _ in some:
                     self._returns.pop(tag, None)
 
     def renew(self) -> None:
@@ -183,13 +183,9 @@ class Leases:
     def restore_lapsed(self) -> int:
         """Put messages whose lease ran out, by the server's clock, on their queues again. Returns how many."""
         client = self._redis()
-        seconds, micros = client.time()
-        before = seconds + micros / 1e6 - self._visibility_s
-        lapsed: Any = client.zrange(
-            self.keys[0], "-inf", before, byscore=True, offset=0, num=LAPSED_AT_ONCE, withscores=True
-        )
-        restorer = self._restorer()
-        restored = restorer.outlive({text(tag): score for tag, score in lapsed})
+        lapsed = script(client, "broker/lapsed")(keys=self.keys[:1], args=[self._visibility_s, PUT_BACK_AT_ONCE])
+        scores = {text(tag): float(score) for tag, score in zip(lapsed[::2], lapsed[1::2], strict=True)}
+        restored = self._restorer().outlive(scores)
         for tag in restored:
             self.drop(tag)  # if it was ours, we were away for too long
         return len(restored)

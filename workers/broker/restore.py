@@ -39,12 +39,8 @@ class Restorer:
 
     def put_back(self, tags: Mapping[str, bool]) -> None:
         """Put messages of this process back; ``tags`` says of each whether its task has begun."""
-        moved = [
-            leased.queue
-            for tag, leased in self._leased(list(tags))
-            if self._move(tag, leased, leased.again(begun=tags[tag]), "")
-        ]
-        ring(self._client, self._prefix, moved)
+        moves = [Move(tag, leased.queue, leased.again(begun=tags[tag])) for tag, leased in self._leased(list(tags))]
+        self._move(moves)
 
     def outlive(self, scores: Mapping[str, float]) -> list[str]:
         """Put back messages whose workers have died: whose leases ran out. Returns the tags of those that were.
@@ -52,15 +48,16 @@ class Restorer:
         Args:
             scores: by tag, when the lease was renewed, in seconds; one that was renewed since is left alone.
         """
-        moved = []
+        if not scores:
+            return []
+        moves, completed = [], int(self._client.get(completed_key(self._prefix)) or 0)
         for tag, leased in self._leased(list(scores)):
-            deaths = self._count(leased)
+            deaths = _count(leased, completed)
             if deaths.convicted and self._on_convicted is not None:
                 self._on_convicted(tag, leased.queue, leased.without_deaths())
-            elif self._move(tag, leased, leased.again(begun=True), repr(scores[tag])):
-                moved.append((tag, leased.queue))
-        ring(self._client, self._prefix, [queue for _, queue in moved])
-        return [tag for tag, _ in moved]
+            else:
+                moves.append(Move(tag, leased.queue, leased.again(begun=True), repr(scores[tag])))
+        return self._move(moves)
 
     def _leased(self, tags: Sequence[str]) -> Iterator[tuple[str, Leased]]:
         """Return messages in flight; of those that are no more, the lease is forgotten."""
@@ -71,25 +68,16 @@ class Restorer:
             else:
                 yield tag, _read(raw)
 
-    def _count(self, leased: Leased) -> Deaths:
-        """Write another death of its worker down in a message. In one that cannot be read it is not: none is run."""
-        if leased.message is None:
-            return Deaths()
-        completed: Any = self._client.get(completed_key(self._prefix))
-        headers, origin = leased.message["headers"], origin_queue(leased.queue)
-        deaths = deaths_of(headers).one_more(alone=leased.queue != origin, completed=int(completed or 0))
-        deaths.write(headers)
-        if deaths.suspect:
-            logger.warning(
-                "task %s on %s was in flight when its worker died, %d times with others and %d times alone: "
-                "it is run alone from now on", headers.get("id"), origin, deaths.among, deaths.alone,
-            )  # fmt: skip
-        return deaths
-
-    def _move(self, tag: str, leased: Leased, message: str | bytes, score: str) -> bool:
-        """Move a message from "in flight" to its queue."""
-        keys = [*self._keys, queue_key(self._prefix, leased.queue)]
-        return bool(script(self._client, "broker/restore")(keys=keys, args=[tag, message, score]))
+    def _move(self, moves: Sequence[Move]) -> list[str]:
+        """Move messages from "in flight" to their queues, all in one call. Returns the tags of those that were."""
+        if not moves:
+            return []
+        keys = [*self._keys, *(queue_key(self._prefix, each.queue) for each in moves)]
+        arguments = [part for each in moves for part in (each.tag, each.message, each.score)]
+        restored = script(self._client, "broker/restore")(keys=keys, args=arguments)
+        moved = [each for each, done in zip(moves, restored, strict=True) if done]
+        ring(self._client, self._prefix, [each.queue for each in moved])
+        return [each.tag for each in moved]
 
     def _forget(self, tag: str) -> None:
         with self._client.pipeline(transaction=True) as pipe:
@@ -98,6 +86,16 @@ class Restorer:
             for each in hashes:
                 pipe.hdel(each, tag)
             pipe.execute()
+
+
+@dataclass(frozen=True)
+class Move:
+    """A message that is to stand on a queue again. ``score`` is its lease's as it was read, "" for any."""
+
+    tag: str
+    queue: str
+    message: str | bytes
+    score: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,6 +137,21 @@ def give_again(message: dict[str, Any], *, begun: bool) -> str:
         properties["delivery_info"] = {**(properties.get("delivery_info") or {}), "redelivered": True}
     tag = properties["delivery_tag"] = str(uuid4())
     return tag
+
+
+def _count(leased: Leased, completed: int) -> Deaths:
+    """Write another death of its worker down in a message. In one that cannot be read it is not: none is run."""
+    if leased.message is None:
+        return Deaths()
+    headers, origin = leased.message["headers"], origin_queue(leased.queue)
+    deaths = deaths_of(headers).one_more(alone=leased.queue != origin, completed=completed)
+    deaths.write(headers)
+    if deaths.suspect:
+        logger.warning(
+            "task %s on %s was in flight when its worker died, %d times with others and %d times alone: "
+            "it is run alone from now on", headers.get("id"), origin, deaths.among, deaths.alone,
+        )  # fmt: skip
+    return deaths
 
 
 def _read(raw: bytes) -> Leased:

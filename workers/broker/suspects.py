@@ -17,6 +17,7 @@ import redis.asyncio
 from penstock.config.names import SUSPECTS_CLASS, origin_queue, queue_key, suspects_turn_key, work_key
 from penstock.config.redis import text
 from penstock.workers.broker.selection import Selection
+from penstock.workers.lua import async_script
 
 #: Seconds for which a turn lasts, not counting its last suspect; between two turns; and after which a busy process
 #: takes one that no idle one has taken.
@@ -57,7 +58,7 @@ class SuspectsTurn:
     async def look(self) -> None:
         """Keep the turn; or take it, where suspects wait and nobody has it. About once a second."""
         if self.mine:
-            await self._client.set(self._key, self._me, px=int(KEPT_S * 1000))
+            self.mine = await self._hold()
             return
         now = time.monotonic()
         if now < self._rest_until or not await self._waiting():
@@ -66,9 +67,13 @@ class SuspectsTurn:
         self._seen_at = self._seen_at or now
         if self._in_flight() and now - self._seen_at < PATIENCE_S:
             return
-        if await self._client.set(self._key, self._me, nx=True, px=int(KEPT_S * 1000)):
+        if await self._hold():
             self.mine, self._began_at = True, None
             self._wake()
+
+    async def _hold(self) -> bool:
+        hold = async_script(self._client, "broker/hold")
+        return bool(await hold(keys=[self._key], args=[self._me, KEPT_S * 1000]))
 
     def goes_on(self) -> bool:
         """Whether another suspect may be taken; the first call begins the turn's time."""
@@ -77,7 +82,7 @@ class SuspectsTurn:
         return now - self._began_at < TURN_S
 
     def end(self) -> None:
-        """Serve the lanes again. The turn is another's once its key has expired."""
+        """Serve the lanes again. The turn is another's once it has run out."""
         self.mine, self._seen_at = False, None
         self._rest_until = time.monotonic() + REST_S
 

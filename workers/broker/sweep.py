@@ -21,6 +21,7 @@ from penstock.workers.broker.bells import ring_async
 from penstock.workers.broker.delayed import put_due
 from penstock.workers.broker.selection import Selection, all_queues
 from penstock.workers.broker.suspects import SuspectsTurn
+from penstock.workers.lua import async_script
 from penstock.workers.pool.loop import heed_cancellation
 from penstock.workers.runtime import Runtime
 
@@ -73,7 +74,8 @@ class Sweep:
         await self._map_quotas(endpoints)
         self._log_changes(self._selection.known(endpoints))
         # One worker a second looks for all of them.
-        if await self._client.set(sweep_key(self._prefix), 1, nx=True, px=int(LOOK_S * 900)):
+        turn = async_script(self._client, "broker/turn")
+        if await turn(keys=[sweep_key(self._prefix)], args=[LOOK_S * 900]):
             queues = all_queues(endpoints)
             await ring_async(self._client, self._prefix, [*queues, *map(suspects_queue, queues)])
 

@@ -68,7 +68,7 @@ class Lane:
         self.stats = stats or QuotaStats()
         self.served_at = float("-inf")
         self._limiter = limiter
-        self._queue, self._asleep = FairQueue(), set[Waiter]()
+        self._queue, self._asleep = FairQueue(), dict[Waiter, None]()  # in order
         self._report = UsageReport()
         self._header_limits: tuple[float, float] = (0.0, 0.0)
         self._header_at = self._refused_at = float("-inf")
@@ -169,7 +169,7 @@ class Lane:
         stale = time.monotonic() - self._header_at > REPEAT_S
         if any(stated) and (stated != self._header_limits or stale):
             self._header_limits, self._header_at = stated, time.monotonic()
-            self._spawn(self._limiter.report(self.quota, self._take_report(), *(paced(limit) for limit in stated)))
+            self._spawn(self._tell(*(paced(limit) for limit in stated)))
 
     async def refused(self, permit: Permit, outcome: Outcome, delay_s: float) -> None:
         """Take in a 429: the lane cools once, for every worker."""
@@ -203,7 +203,7 @@ class Lane:
 
     async def refresh(self) -> None:
         """Look at the lane's shared state; hold back what is asleep if it has closed or begun a cool-down."""
-        slot = await self._limiter.report(self.quota, self._take_report())
+        slot = await self._tell()
         if slot.state in ("paused", "parked"):
             self._close_all(LaneClosed(slot.state, slot.why, 0.0))
         else:
@@ -299,13 +299,13 @@ class Lane:
             self._sleep(waiter, asyncio.get_running_loop().time() + slot.wait_s)
 
     def _sleep(self, waiter: Waiter, until: float) -> None:
-        self._asleep.add(waiter)
+        self._asleep[waiter] = None
         waiter.timer = asyncio.get_running_loop().call_at(until, self._wake, waiter)
 
     def _wake(self, waiter: Waiter) -> None:
         if waiter in self._asleep and waiter.timer is not None:
             self._note_late(asyncio.get_running_loop().time() - waiter.timer.when())
-        self._asleep.discard(waiter)
+        self._asleep.pop(waiter, None)
         if not waiter.ready.done() and waiter.permit is not None:
             waiter.ready.set_result(waiter.permit)
 
@@ -340,7 +340,7 @@ class Lane:
         return True
 
     def _queue_again(self, waiter: Waiter) -> None:
-        self._asleep.discard(waiter)
+        self._asleep.pop(waiter, None)
         if waiter.timer is not None:
             waiter.timer.cancel()
         waiter.timer = waiter.permit = None
@@ -351,7 +351,7 @@ class Lane:
         if seq == self._seq:
             return
         self._seq = seq
-        for waiter in list(self._asleep):
+        for waiter in reversed(list(self._asleep)):  # each goes to the head of its line: the first comes last
             self._give_place_back(waiter)
             self._queue_again(waiter)
         self._keep_reserving()
@@ -382,7 +382,7 @@ class Lane:
         self._asleep.clear()
 
     def _forget(self, waiter: Waiter) -> None:
-        self._asleep.discard(waiter)
+        self._asleep.pop(waiter, None)
         if waiter.timer is not None:
             waiter.timer.cancel()
         with contextlib.suppress(ValueError):
@@ -416,6 +416,16 @@ class Lane:
             return 0.0
         return limit
 
+    async def _tell(self, *header_limits: float) -> Slot:
+        """Tell what has come of requests. While the broker is away it is kept, and told later."""
+        report = self._take_report()
+        try:
+            return await self._limiter.report(self.quota, report, *header_limits)
+        except BaseException:
+            self._report += report
+            self._flush_later()
+            raise
+
     def _take_report(self) -> UsageReport:
         report, self._report = self._report, UsageReport()
         return report
@@ -427,7 +437,7 @@ class Lane:
     def _flush_now(self) -> None:
         self._flush = None
         if self._report:
-            self._spawn(self._limiter.report(self.quota, self._take_report()))
+            self._spawn(self._tell())
 
     def _spawn(self, work: object) -> None:
         task = asyncio.ensure_future(work)  # type: ignore[call-overload]

@@ -262,11 +262,11 @@ class Limiter:
             logger.warning("lane %s: what a refusal taught could not be written (%s)", quota, exc)
 
     async def _run(self, quota: str, operation: str, arguments: Mapping[str, Any]) -> list[Any]:
-        keys, args = call(self._prefix, quota, operation, arguments, self.clock_ms)
+        keys, args = call(self._prefix, quota, operation, arguments)
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            answer: list[Any] = await self._scripts[script_of(operation)](keys=keys, args=args)
+            answer: list[Any] = await self._scripts[script_of(operation)](keys=keys, args=args, clock_ms=self.clock_ms)
         except redis.ResponseError as exc:
             raise translated(exc, quota) from exc
         self.rtt_s += (min(loop.time() - began, LONGEST_RTT_S) - self.rtt_s) * RTT_SMOOTHING

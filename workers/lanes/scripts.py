@@ -22,26 +22,24 @@ def script_of(operation: str) -> str:
     return RESERVE if operation == "reserve" else DISPATCH
 
 
-def call(
-    prefix: str, quota: str, operation: str, arguments: Mapping[str, Any], clock_ms: float
-) -> tuple[list[str], list[Any]]:
-    """Return the keys and the arguments of a call; ``clock_ms`` 0 is the server's own clock."""
+def call(prefix: str, quota: str, operation: str, arguments: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+    """Return the keys and the arguments of a call, the clock left out."""
     keys = [lane_key(prefix, quota), used_key(prefix, quota), flight_key(prefix, quota)]
     pairs = [part for pair in arguments.items() for part in pair]
-    return keys, [operation, clock_ms, signal_channel(prefix), *pairs]
+    return keys, [operation, signal_channel(prefix), *pairs]
 
 
 def run_blocking(
     client: redis.Redis, prefix: str, quota: str, operation: str, arguments: Mapping[str, Any], clock_ms: float = 0
 ) -> list[Any]:
-    """Carry out one operation over a blocking client.
+    """Carry out one operation over a blocking client; ``clock_ms`` 0 is the server's own clock.
 
     Raises:
         FormatTooNew: a newer version has written the lane.
     """
-    keys, args = call(prefix, quota, operation, arguments, clock_ms)
+    keys, args = call(prefix, quota, operation, arguments)
     try:
-        answer: list[Any] = script(client, script_of(operation))(keys=keys, args=args)
+        answer: list[Any] = script(client, script_of(operation))(keys=keys, args=args, clock_ms=clock_ms)
     except redis.ResponseError as exc:
         raise translated(exc, quota) from exc
     return answer

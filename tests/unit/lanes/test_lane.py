@@ -17,7 +17,7 @@ from penstock.workers.lanes.fair_queue import Permit
 from penstock.workers.lanes.lane import Lane, LaneClosed
 from penstock.workers.lanes.limiter import LATE_S, PACE, Slot, UsageReport
 from penstock.workers.lanes.outcome import HeaderLimits, Outcome, OutcomeKind
-from support.servers import hold_up, in_virtual_time
+from support.virtual_time import hold_up, in_virtual_time
 
 OPEN = Slot(True, False, 0.0, 0, "", "", 0.0)
 
@@ -68,6 +68,19 @@ class Scripted:
     async def park(self, *args: Any) -> Slot:
         self.told.append(("park", *args))
         return OPEN
+
+
+class AwayAtFirst(Scripted):
+    """The broker takes no report at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = True
+
+    async def report(self, quota: str, report: UsageReport, *limits: float) -> Slot:
+        if self.away:
+            raise redis.ConnectionError("away")
+        return await super().report(quota, report, *limits)
 
 
 class Down(Scripted):
@@ -351,3 +364,20 @@ async def test_which_limit_was_hit_is_read_from_headers_then_from_words(outcome:
     await made.refused(Permit(1, 7, endpoint()), outcome, 1.0)
     (_, _, seq, delay_s, told, _, more), *_ = limiter.told
     assert (seq, delay_s, told, more) == (7, 1.0, dimension, {"named": False})
+
+
+async def test_what_cannot_be_told_while_the_broker_is_away_is_told_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("penstock.workers.lanes.lane.FLUSH_S", 0.01)
+    limiter = AwayAtFirst()
+    lane = Lane(limiter, "q")  # type: ignore[arg-type]
+    permit = Permit(10, 0, Endpoint("docs", TaskType.TEXT_EMBEDDING, "openai", {}))
+    lane.settle(permit, 40, 10, 0.1)
+    lane.give_back(permit)
+    with pytest.raises(redis.ConnectionError):
+        await lane.refresh()
+    limiter.away = False
+    while not limiter.reports:
+        await asyncio.sleep(0.01)
+    assert [(each.ok, each.places) for each in limiter.reports] == [(1, 1)]

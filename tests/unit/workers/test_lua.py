@@ -40,3 +40,13 @@ def test_numbers_of_python_stand_in_front_of_the_scripts() -> None:
     assert numbers
     for key, value in numbers.items():
         assert re.findall(rf"local {key} = (.+)", text) == [str(value)]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=name)
+def test_only_one_part_reads_the_servers_clock_and_the_first_argument_stands_in_for_it(path: Path) -> None:
+    text = path.read_text()
+    if path.stem == "clock":
+        assert "ARGV[1]" in text
+    else:
+        assert "'TIME'" not in text
+        assert not re.search(r"ARGV\[1\](?! +clock)", text), "the clock's"

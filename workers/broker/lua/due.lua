@@ -1,13 +1,13 @@
 -- Put messages that are due on their queues, as the next to be taken. One whose queue's key is no list waits on: an
 -- error here would hold up all the others.
+-- include: lanes/clock
 --
 -- KEYS[1] due, KEYS[2] messages (both as in set_aside.lua)
--- ARGV[1] prefix of all keys, ARGV[2] most messages at once
+-- ARGV[1] clock, ARGV[2] prefix of all keys, ARGV[3] most messages at once
 -- The queues' names come from the set itself, so they cannot be among the keys; kombu's brokers are no clusters.
 -- Returns the queues that got one.
-local t = redis.call('TIME')
-local now = t[1] * 1000 + t[2] / 1000
-local ripe = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, tonumber(ARGV[2]))
+local now = clock()
+local ripe = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, tonumber(ARGV[3]))
 local queues = {}
 -- Until a queue whose key is no list is tried again, in ms.
 local AGAIN_MS = 1000
@@ -20,13 +20,13 @@ end
 for _, member in ipairs(ripe) do
   local message = redis.call('HGET', KEYS[2], member)
   local queue = string.match(member, '^%S+ (.+)$')
-  if message and not is_list(ARGV[1] .. queue) then
+  if message and not is_list(ARGV[2] .. queue) then
     redis.call('ZADD', KEYS[1], now + AGAIN_MS, member)
   else
     redis.call('ZREM', KEYS[1], member)
     redis.call('HDEL', KEYS[2], member)
     if message then
-      redis.call('RPUSH', ARGV[1] .. queue, message)
+      redis.call('RPUSH', ARGV[2] .. queue, message)
       queues[#queues + 1] = queue
     end
   end

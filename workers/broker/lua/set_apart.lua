@@ -2,13 +2,13 @@
 -- one place whatever dies.
 --
 -- KEYS[1] lease index, KEYS[2] leased messages, KEYS[3] holders (as in take.lua), KEYS[4] dead messages (list)
--- ARGV[1] delivery tag, ARGV[2] the entry, ARGV[3] most entries, ARGV[4] seconds for which they are kept
+-- ARGV[1] clock, ARGV[2] delivery tag, ARGV[3] the entry, ARGV[4] most entries, ARGV[5] seconds for which they are kept
 -- Returns 1; 0 where the message is no longer in flight: its lease ran out, and somebody else has it.
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('HDEL', KEYS[2], ARGV[1])
-redis.call('HDEL', KEYS[3], ARGV[1])
-redis.call('LPUSH', KEYS[4], ARGV[2])
-redis.call('LTRIM', KEYS[4], 0, tonumber(ARGV[3]) - 1)
-redis.call('EXPIRE', KEYS[4], tonumber(ARGV[4]))
+if not redis.call('ZSCORE', KEYS[1], ARGV[2]) then return 0 end
+redis.call('ZREM', KEYS[1], ARGV[2])
+redis.call('HDEL', KEYS[2], ARGV[2])
+redis.call('HDEL', KEYS[3], ARGV[2])
+redis.call('LPUSH', KEYS[4], ARGV[3])
+redis.call('LTRIM', KEYS[4], 0, tonumber(ARGV[4]) - 1)
+redis.call('EXPIRE', KEYS[4], tonumber(ARGV[5]))
 return 1

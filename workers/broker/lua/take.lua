@@ -9,7 +9,8 @@
 -- KEYS[4] quotas (hash: endpoint's id, name of its quota)
 -- KEYS[5..] indexes of queues with work (sorted sets: queue by the time from which a look is worth it, in ms), in the
 --          order in which they are served; or, where the worker was told its queues, none
--- ARGV     a JSON object: prefix of all keys, lane_queue (what names of lanes' queues begin with), lane (its key, the
+-- ARGV[1]  clock
+-- ARGV[2]  a JSON object: prefix of all keys, lane_queue (what names of lanes' queues begin with), lane (its key, the
 --          quota's name as %s), tag (prefix of the new delivery tags), room (most messages to take), horizon
 --          (ms by class: how far ahead of its slot a message may be taken), allowance (most messages by class that are
 --          taken of one queue), allowances (the same by queue, where it is another; below 0: it is not served here), only
@@ -17,7 +18,7 @@
 -- Returns {ms until a queue with work may become ready (-1: none has work, 0: some are ready but not for this worker),
 --          tag, queue, message, tag, queue, message ...}
 
-local asked = cjson.decode(ARGV[1])
+local asked = cjson.decode(ARGV[2])
 local now = clock()
 local taken, soonest, room = {}, -1, asked.room
 -- The longest for which a queue with work is not looked at, in ms.

@@ -1,4 +1,4 @@
--- All operations on a lane but `reserve`, each one atomic: runs the one that ARGV[1] names.
+-- All operations on a lane but `reserve`, each one atomic: runs the one that ARGV[2] names.
 -- include: lanes/refusal
 
 -- look <d>.configured: the lane as operators see it; names and values.
@@ -24,4 +24,4 @@ local operations = {
   release = release, report = report, refuse = refuse, learn = learn, fail = fail,
   park = park, pause = pause, resume = resume, endpoint_changed = endpoint_changed, look = look,
 }
-return operations[ARGV[1]]()
+return operations[ARGV[2]]()

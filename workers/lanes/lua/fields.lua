@@ -4,12 +4,12 @@
 -- KEYS[1]  lane    hash: schedule, learnt limits, cool-down, state
 -- KEYS[2]  used    hash: what the last minute used (used.lua)
 -- KEYS[3]  flight  sorted set: operations in flight, by the time at which they count as gone
--- ARGV[1]  operation, ARGV[2] clock in ms (0: the server's own), ARGV[3] channel for signals, then names and values.
+-- ARGV[1]  clock (clock.lua), ARGV[2] operation, ARGV[3] channel for signals, then names and values.
 --
 -- Times are milliseconds of the server's clock; limits are per minute; 0 stands for "none", and so does no argument.
 
 local lane_key, used_key, flight_key, channel = KEYS[1], KEYS[2], KEYS[3], ARGV[3]
-local now = clock(tonumber(ARGV[2]))
+local now = clock()
 local lane = read_lane(lane_key)
 if is_newer(lane) then return redis.error_reply('NEWERLANE ' .. lane.format) end
 local DIMENSIONS = {'requests', 'tokens'}
@@ -43,7 +43,12 @@ local function save()
     list[#list + 1] = value
   end
   redis.call('HSET', lane_key, unpack(list))
-  redis.call('PEXPIRE', lane_key, 30 * 86400000)
+  -- What a person or a refusal ended stays so, however long nothing comes of the lane.
+  if lane.state == 'parked' or is_paused(lane) then
+    redis.call('PERSIST', lane_key)
+  else
+    redis.call('PEXPIRE', lane_key, 30 * 86400000)
+  end
   changed = {}
 end
 

@@ -40,6 +40,6 @@ local function convert(key, old)
   end
   redis.call('DEL', key)
   redis.call('HSET', key, unpack(list))
-  redis.call('PEXPIRE', key, 30 * 86400000)
+  if new.state ~= 'parked' and not new.paused then redis.call('PEXPIRE', key, 30 * 86400000) end
   return new
 end

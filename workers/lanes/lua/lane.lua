@@ -1,13 +1,7 @@
 -- Reading a lane: for every script that asks whether it may send. The table of its states is workers/lanes/states.py.
 -- include: lanes/constants.py
 -- include: lanes/format
-
--- The time in ms: what a test says, else (0) the server's own.
-local function clock(given)
-  if given and given > 0 then return given end
-  local t = redis.call('TIME')
-  return t[1] * 1000 + t[2] / 1000
-end
+-- include: lanes/clock
 
 local function fields_of(list)
   local fields = {}
