@@ -165,7 +165,13 @@ COMPLETED = KeyName("completed", "string", "expires", "workers", "how many messa
 SUSPECTS_TURN = KeyName("suspects-turn", "string", "expires", "workers", "the process that runs suspects now")
 
 # The braces are part of the released names and do nothing: no cluster is served.
-LANE = KeyName("lane:{{{quota}}}", "hash", "expires", "workers, commands (lanes/lua)", "a lane's shared state")
+LANE = KeyName(
+    "lane:{{{quota}}}",
+    "hash",
+    "kept",
+    "workers, commands (lanes/lua)",
+    "a lane's state, for 30 days unless it is parked or paused",
+)
 LANE_USED = KeyName(
     "lane:{{{quota}}}:used", "hash", "expires", "workers (lanes/lua)", "the last minute's use, by second"
 )

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from celery import chain, chord
 
-from penstock.tasks import chunk, embed
+from penstock.tasks import chunk, embed, result_from
 from penstock.workers.app import app
 
 ENDPOINT = os.environ.get("ENDPOINT", "docs-embeddings")
@@ -27,20 +27,21 @@ ENDPOINT = os.environ.get("ENDPOINT", "docs-embeddings")
 @app.task(name="examples.index")
 def index(results: Sequence[Any], names: Sequence[str], path: str) -> int:
     """Write all documents' vectors to one ``.npz`` file; returns how many there are."""
-    vectors = np.concatenate([result.vectors for result in results])
-    documents = np.repeat(list(names), [len(result) for result in results])
+    embedded = [result_from(each) for each in results]
+    vectors = np.concatenate([result.vectors for result in embedded])
+    documents = np.repeat(list(names), [len(result) for result in embedded])
     np.savez_compressed(path, vectors=vectors, documents=documents)
     return len(vectors)
 
 
-def embedded(text: str) -> Any:
+def chunked(text: str) -> Any:
     """One document: cut by the endpoint's chunking settings, then embedded."""
     return chain(chunk.s(text, ENDPOINT), embed.s(ENDPOINT))
 
 
 def main(paths: Sequence[str]) -> None:
     """Index files."""
-    documents = [embedded(Path(path).read_text()) for path in paths]
+    documents = [chunked(Path(path).read_text()) for path in paths]
     target = str(Path("index.npz").resolve())
     count = chord(documents, index.s(list(paths), target)).delay().get(timeout=300)
     print(f"{count} vectors of {len(paths)} documents in {target}")

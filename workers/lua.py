@@ -67,7 +67,7 @@ def _collect(name: str, parts: dict[str, str], seen: set[str]) -> None:
 
 def _text(name: str) -> str:
     folder, _, file = name.partition("/")
-    return files(f"penstock.workers.{folder}").joinpath("lua", f"{file}.lua").read_text(encoding="utf-8")
+    return files("penstock.workers").joinpath(folder, "lua", f"{file}.lua").read_text(encoding="utf-8")
 
 
 def _constants(name: str) -> str:

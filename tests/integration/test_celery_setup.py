@@ -12,6 +12,7 @@ from pytest_celery import CeleryTestSetup
 
 from penstock.config.names import CHUNK_QUEUE, CHUNK_TASK, EMBED_TASK, queue_name
 from penstock.stand_in.vectors import vector
+from penstock.workers.results.mapping import result_from
 from penstock.workers.results.types import EmbedResult
 from support.stand_in import StandIn
 from support.task_bench import SHORT_LEASES, TaskBench
@@ -65,7 +66,7 @@ def test_canvas_is_celerys(celery_setup: CeleryTestSetup, endpoint: StandIn) -> 
     body = app.signature("celery.accumulate", queue="penstock")
     (gathered,) = chord([embed(celery_setup, each) for each in texts], app=app)(body).get(timeout=30)
     for result, each in zip(gathered, texts, strict=True):
-        check(result, each)
+        check(result_from(result), each)
 
 
 @pytest.mark.workers(2, "-c", "4", **SHORT_LEASES)

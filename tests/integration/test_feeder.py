@@ -390,6 +390,7 @@ def test_queues_are_told_added_and_cancelled_as_in_any_worker(plant: Plant, star
     plant.push(envelope(task="tests.nap", body=([], {}, {})), "mine")
     time.sleep(1.5)
     assert plant.waiting("mine") == 1
+    plant.client.delete(f"{PREFIX}mine")
     plant.wait(lambda: len(plant.counts("done")) == 2, "two have run")
 
 

@@ -273,6 +273,7 @@ def set_apart(
     for message in messages:
         entry = {"queue": queue, "why": why, "at": 1_750_000_000.0, "message": message.decode("latin-1")}
         operator.client.lpush(dead_messages_key(operator.settings.key_prefix), json.dumps(entry))
+        operator.client.expire(dead_messages_key(operator.settings.key_prefix), 60)
 
 
 READABLE = b'{"headers": {"id": "task-1"}, "properties": {}, "body": "a text that nobody may see"}'

@@ -39,9 +39,7 @@ TESTS = str(Path(__file__).resolve().parents[1])
 _LIBRARIES = tuple(dict.fromkeys([sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")]))
 
 #: What may block, by a part of ``path:function`` somewhere on the stack, and why.
-ALLOWED: dict[str, str] = {
-    "pool/job.py:_on_hard_limit": "Celery stores a hard time limit's failure itself: known, to be moved off",
-}
+ALLOWED: dict[str, str] = {}
 
 _SOCKET_CALLS = ("recv", "recv_into", "recvfrom", "recvmsg", "send", "sendall", "sendmsg", "sendto", "accept")
 _EVENTS = {

@@ -49,6 +49,7 @@ class PoolJob(Interruption):
         self._soft, self._hard = limits
         self._blocking = blocking
         self._abandoned = False
+        self._timed_out: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def terminate(self, signal: Any = None) -> None:
@@ -60,10 +61,12 @@ class PoolJob(Interruption):
     async def run(self, threads: Threads) -> None:
         """Run it to its end and report. Never raises."""
         self._loop = asyncio.get_running_loop()
+        if self.killed:
+            return
         self._report((self._accept, None))
         timers: list[asyncio.TimerHandle] = []
         try:
-            if self.killed:
+            if self.killed:  # it was revoked before it began
                 return
             self._start_timers(timers)
             if self._blocking:
@@ -78,6 +81,8 @@ class PoolJob(Interruption):
         finally:
             for timer in timers:
                 timer.cancel()
+            if self._timed_out is not None:
+                await self._timed_out
             self._call = None  # the request may outlive this, its texts need not
 
     @property
@@ -105,7 +110,7 @@ class PoolJob(Interruption):
             return self._callbacks["error_callback"], _lost(exc)
 
     def _report(self, report: Report) -> None:
-        if self._abandoned or (self.killed and report[0] != self._accept):
+        if self._abandoned or self.killed:
             return
         callback, value = report
         try:
@@ -127,9 +132,18 @@ class PoolJob(Interruption):
         self.interrupt(SoftTimeLimitExceeded())
 
     def _on_hard_limit(self) -> None:
-        self._report((lambda _: self._callbacks["timeout_callback"](False, self._hard), None))
+        if not self._abandoned and not self.killed:
+            assert self._loop is not None
+            self._timed_out = self._loop.create_task(self._report_timeout())
         self._abandoned = True
         self.kill()
+
+    async def _report_timeout(self) -> None:
+        """Have Celery store the failure: in a greenlet, so that the loop goes on meanwhile."""
+        try:
+            await carry(lambda: self._callbacks["timeout_callback"](False, self._hard), Interruption())
+        except Exception:
+            logger.exception("reporting a task's time limit failed")
 
 
 class Threads:

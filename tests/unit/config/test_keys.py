@@ -41,6 +41,9 @@ RELEASED = {
     names.endpoint_quotas_key(PREFIX): f"{PREFIX}quotas",
     names.sweep_key(PREFIX): f"{PREFIX}sweep",
     names.dead_messages_key(PREFIX): f"{PREFIX}dead-messages",
+    names.queue_key(PREFIX, names.suspects_queue("penstock.docs.bulk")): f"{PREFIX}penstock.docs.bulk:suspects",
+    names.completed_key(PREFIX): f"{PREFIX}completed",
+    names.suspects_turn_key(PREFIX): f"{PREFIX}suspects-turn",
 }
 
 
