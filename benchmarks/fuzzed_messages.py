@@ -96,7 +96,7 @@ class Fuzz:
 
     def _has_outcome(self, raw: bytes) -> bool:
         task_id = read_id(raw)
-        return task_id is not None and bool(self._plant.client.exists(f"{PREFIX}celery-task-meta-{task_id}"))
+        return task_id is not None and self._plant.answered(task_id)
 
 
 def texts_a_second(app: Any, server: StandIn, name: str) -> float:

@@ -58,7 +58,7 @@ def ended(plant: Plant, raw: bytes) -> bool:
     if any(each.raw == raw for each in plant.dead(*QUEUES)):
         return True
     task_id = read_id(raw)
-    return task_id is not None and bool(plant.client.exists(plant.app.backend.get_key_for_task(task_id)))
+    return task_id is not None and plant.answered(task_id)
 
 
 QUEUES = ("penstock", "penstock.chunk", "penstock.docs.interactive", "penstock.docs.bulk")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -144,9 +145,9 @@ def test_small_requests_never_overrun_a_window_of_ten_seconds(tokens_scene: Simu
 
 
 def test_uneven_requests_under_a_window_of_ten_seconds_are_seldom_refused(tokens_scene: Simulate) -> None:
-    seen = tokens_scene("sliding-10s", TPM, tokens=(5, 400), seconds=90)
-    assert seen.use(30) >= 0.9
-    assert seen.refusals() < 0.01
+    seen = [tokens_scene("sliding-10s", TPM, tokens=(5, 400), seconds=90, seed=seed) for seed in range(1, 6)]
+    assert min(each.use(30) for each in seen) >= 0.9
+    assert fmean(each.refusals() for each in seen) < 0.01
 
 
 def test_a_limit_of_tokens_configured_twice_too_high_is_learnt(tokens_scene: Simulate) -> None:

@@ -73,6 +73,10 @@ class Plant:
         """What a task returned, or the error that it ended with."""
         return self.app.AsyncResult(task_id).get(timeout=10, propagate=False)
 
+    def answered(self, task_id: str) -> bool:
+        """Whether a task's outcome is stored: for an app that reads our results, or for any other."""
+        return bool(self.client.exists(f"{PREFIX}celery-task-meta-{task_id}", f"celery-task-meta-{task_id}"))
+
     def dead(self, *queues: str) -> list[DeadMessage]:
         return read_dead(self.client, PREFIX, queues or (QUEUE,))
 
