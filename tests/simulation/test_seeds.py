@@ -7,7 +7,6 @@ import pytest
 from simulation.scenario import KINDS, MOST_CALLS, SWITCHED_OFF, draw
 from simulation.seeds import run_seed, run_share, server
 
-
 # A process that dies drops what it was about to send.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'Link.carry_out' was never awaited:RuntimeWarning")
 

@@ -49,6 +49,8 @@ HORIZON_MS = {BULK: 150, INTERACTIVE: 1000}
 IDLE_S = 1.0
 #: Seconds to wait where messages are ready that this worker may not take now: its window of their lane is full.
 FULL_S = 0.02
+#: Seconds for which nothing is done after a take that left nothing: two threads that want to run hold each other up.
+BEGIN_S = 0.002
 #: Seconds to wait, when taking stops, for what is being taken.
 STOP_S = 1.0
 #: Messages taken in one script call, and those of a queue of which none is in flight yet, by class.
@@ -128,7 +130,10 @@ class MessageFeed:
         self._hand_on(taken)
         if len(taken) == room or (taken and wait_ms == 0):  # more may be ready
             await asyncio.sleep(0)  # what was taken begins before more is taken
-        elif wait_ms < 0:
+            return
+        if taken:  # the worker's own thread is to have it begun before this one goes on
+            await asyncio.sleep(BEGIN_S)
+        if wait_ms < 0:
             await self._wait(IDLE_S, listen=True)
         else:
             await self._wait(wait_ms / 1000 or FULL_S, listen=True)

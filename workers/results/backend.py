@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import kombu.serialization
@@ -76,11 +76,12 @@ class Backend(TwoPlaces):
             return self._ensure_retryable(fun, *args)
         return super().ensure(fun, args, **policy)
 
-    def get_here(self, key: Any) -> Any:
-        """Return what is stored under this very key."""
+    def get_here(self, keys: Sequence[Any]) -> Sequence[Any]:
+        """Return what is stored under these very keys."""
         if running_in_pool():
-            return self._ensure_retryable(lambda: wait(_stored().read(key)))
-        return super().get_here(key)
+            found: Sequence[Any] = self._ensure_retryable(lambda: wait(_stored().read(keys)))
+            return found
+        return super().get_here(keys)
 
     def _set(self, key: Any, value: Any, expires: int | None = None) -> None:
         if running_in_pool():

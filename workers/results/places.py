@@ -5,6 +5,7 @@ Who sent a task decides where its result goes (``penstock.workers.senders``); wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from celery.backends.redis import RedisBackend
@@ -46,13 +47,13 @@ class TwoPlaces(RedisBackend):
 
     def get(self, key: Any) -> Any:
         """Return what is stored, None where nothing is."""
-        found = self.get_here(key)
-        other = self._elsewhere(key) if found is None else None
-        return found if other is None else self.get_here(other)
+        other = self._elsewhere(key)
+        found = self.get_here([key] if other is None else [key, other])
+        return next((each for each in found if each is not None), None)
 
-    def get_here(self, key: Any) -> Any:
-        """Return what is stored under this very key."""
-        return super().get(key)
+    def get_here(self, keys: Sequence[Any]) -> Sequence[Any]:
+        """Return what is stored under these very keys, in one call."""
+        return list(super().mget(keys))
 
     def mget(self, keys: Any) -> Any:
         """Return what is stored under each key."""

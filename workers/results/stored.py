@@ -140,9 +140,9 @@ def _fail(batch: Batch[Item, Answer], error: Exception | None) -> None:
             future.set_exception(error)
 
 
-async def read(key: bytes | str) -> bytes | None:
-    """Return what is stored, by the running loop's ``StoredResults``; None where nothing is."""
-    return await _of_loop().read(key)
+async def read(keys: Sequence[bytes | str]) -> Sequence[bytes | None]:
+    """Return what is stored under each key, by the running loop's ``StoredResults``; None where nothing is."""
+    return await asyncio.gather(*map(_of_loop().read, keys))
 
 
 async def write(key: bytes | str, value: bytes | str, expires_s: int | None) -> None:
