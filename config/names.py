@@ -96,7 +96,7 @@ LOGS = "logs"
 RESULTS = "celery-task-meta-"
 
 KeyKind = Literal["string", "hash", "list", "set", "sorted set", "stream", "channel"]
-KeyEnd = Literal["expires", "emptied", "kept"]
+KeyEnd = Literal["expires", "emptied", "kept", "either"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class KeyName:
         pattern: the name after ``Settings.key_prefix``, with its parts as in ``str.format``.
         kind: Redis' type; ``channel`` is a pub/sub channel, which stores nothing.
         end: ``expires`` (every write sets a time to live), ``emptied`` (no expiry; it is gone once the work that it
-            stands for is done) or ``kept`` (no expiry; it stays).
+            stands for is done), ``kept`` (no expiry; it stays) or ``either`` (as ``holds`` says).
         writer: who writes it.
         holds: what is in it.
     """
@@ -168,7 +168,7 @@ SUSPECTS_TURN = KeyName("suspects-turn", "string", "expires", "workers", "the pr
 LANE = KeyName(
     "lane:{{{quota}}}",
     "hash",
-    "kept",
+    "either",
     "workers, commands (lanes/lua)",
     "a lane's state, for 30 days unless it is parked or paused",
 )

@@ -314,9 +314,9 @@ class Taker:
         await asyncio.to_thread(wait_until, predicate, reason, timeout)
 
     async def close(self) -> None:
-        self.task.cancel()
+        self.feed.stop()
         await asyncio.wait({self.task}, timeout=5)
-        assert self.task.done(), "a feed that is cancelled ends"
+        assert self.task.done(), "a feed that is stopped ends"
         await self.redis.aclose()
         self.leases.close()
 

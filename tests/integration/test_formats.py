@@ -192,7 +192,7 @@ def test_a_newer_result_is_refused_by_a_type_of_ours_that_is_kombus_too() -> Non
 
 def test_a_caller_is_told_that_the_result_is_newer(bench: TaskBench, client: redis.Redis) -> None:
     result = AsyncResult("f9c1a4c0-7a0a-4f06-9c1e-0b8a3e8f1c55", app=bench.app)
-    client.set(bench.app.backend.get_key_for_task(result.id), newer_result())
+    client.set(bench.app.backend.get_key_for_task(result.id), newer_result(), ex=60)
     with pytest.raises(FormatTooNew, match="upgrade this side"):
         result.get(timeout=10)
 
@@ -218,6 +218,7 @@ def test_a_newer_image_operation_is_refused_and_nothing_is_submitted(
     bench.azure_images("pictures", stage.stand_in.url)
     task_id = "3b0f6f0e-5b1c-4b0a-9a58-6b1f5a0d7c21"
     client.hset(image_key(PREFIX, task_id), "operation", orjson.dumps({FIELD: NEWER, "how": "unknown"}))
+    client.expire(image_key(PREFIX, task_id), 60)
     before = stage.stand_in.stats()["requests"]
     result = bench.app.send_task(IMAGE_TASK, ("a chair", "pictures"), task_id=task_id, queue=queue_name("pictures"))
     with pytest.raises(FormatTooNew, match=f"the record of image task {task_id}.*of format {NEWER}"):

@@ -47,6 +47,7 @@ class Operator:
             second = now - int(name[1:])
             row = " ".join(map(str, (second, *counts, 0, 0)))
             self.client.hset(used_key(self.settings.key_prefix, quota), str(second % 64), row)
+            self.client.expire(used_key(self.settings.key_prefix, quota), 120)
 
     def row(self, inference_id: str) -> dict[str, Any]:
         (row,) = read_all(self.client, self.settings, [self.registry.get(inference_id)])

@@ -22,7 +22,7 @@ def test_both_clients_reach_a_real_server_by_port_and_by_socket(valkey: Any) -> 
     for url in (valkey.url, valkey.socket_url):
         with connect(url, decode=True) as client:
             reachable(client, url)
-            client.set("k", "v")
+            client.set("k", "v", ex=60)
             assert client.get("k") == "v"
 
         async def read(url: str = url) -> Any:

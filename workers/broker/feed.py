@@ -51,8 +51,6 @@ IDLE_S = 1.0
 FULL_S = 0.02
 #: Seconds for which nothing is done after a take that left nothing: two threads that want to run hold each other up.
 BEGIN_S = 0.002
-#: Seconds to wait, when taking stops, for what is being taken.
-STOP_S = 1.0
 #: Messages taken in one script call, and those of a queue of which none is in flight yet, by class.
 AT_ONCE = 64
 FIRST_MESSAGES = {BULK: 4, INTERACTIVE: 64}
@@ -89,16 +87,25 @@ class MessageFeed:
         self._rtt_ms = 0.0
         self._wake = asyncio.Event()
         self._bell: asyncio.Task[Any] | None = None
-        self._away = False
+        self._away = self._stopping = False
 
     def wake(self) -> None:
         """Say that there is room again, or a message. On the event loop."""
         self._wake.set()
 
+    def begin(self) -> None:
+        """Have ``run`` take messages until it is told to stop; a feed may begin again."""
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Take no more. ``run`` ends soon; what is just being taken goes back. On the event loop."""
+        self._stopping = True
+        self._wake.set()
+
     async def run(self) -> None:
-        """Take and deliver until cancelled. A broker that is away is waited for."""
+        """Take and deliver until told to stop. A broker that is away is waited for."""
         try:
-            while True:
+            while not self._stopping:
                 try:
                     await self._turn()
                     heed_cancellation()
@@ -126,7 +133,7 @@ class MessageFeed:
         if room <= 0:
             await self._wait(IDLE_S)
             return
-        taken, wait_ms = await self._take_whole(self._usual(room))
+        taken, wait_ms = await self._take(self._usual(room))
         self._hand_on(taken)
         if len(taken) == room or (taken and wait_ms == 0):  # more may be ready
             await asyncio.sleep(0)  # what was taken begins before more is taken
@@ -145,7 +152,7 @@ class MessageFeed:
             return
         taken: list[Taken] = []
         if self.suspects_turn.goes_on():
-            taken, _ = await self._take_whole(self._suspects())
+            taken, _ = await self._take(self._suspects())
         if taken:
             self._hand_on(taken)
         else:
@@ -154,23 +161,13 @@ class MessageFeed:
     def _hand_on(self, taken: Sequence[Taken]) -> None:
         for each in taken:
             self._leases.hold(each.tag, each.queue)
-        if taken:
+        if self._stopping:
+            for each in taken:
+                self._leases.put_back(each.tag)
+        elif taken:
             self._deliver(taken)
 
     # Taking -----------------------------------------------------------------------------------------
-
-    async def _take_whole(self, asked: dict[str, Any]) -> tuple[list[Taken], float]:
-        """As ``_take``. When it is cancelled meanwhile, what the broker has leased to us by then goes back."""
-        take = asyncio.ensure_future(self._take(asked))
-        try:
-            return await asyncio.shield(take)
-        except asyncio.CancelledError:
-            with contextlib.suppress(TimeoutError, redis.RedisError, OSError):
-                taken, _ = await asyncio.wait_for(take, STOP_S)
-                for each in taken:
-                    self._leases.hold(each.tag, each.queue)
-                    self._leases.put_back(each.tag)
-            raise
 
     async def _take(self, asked: dict[str, Any]) -> tuple[list[Taken], float]:
         """Return what was taken, and the ms until more may be ready: below 0 when nothing waits."""
@@ -231,16 +228,14 @@ class MessageFeed:
     async def _wait(self, seconds: float, *, listen: bool = False) -> None:
         """Wait for room, or for a bell where ``listen``, ``seconds`` at most."""
         heed_cancellation()
-        seconds = min(seconds, IDLE_S)
-        waits: set[asyncio.Task[Any]] = {asyncio.ensure_future(self._wake.wait())}
-        if listen:
-            if self._bell is None:  # one that rang meanwhile is heeded below
-                self._bell = asyncio.ensure_future(self._listen())
-            waits.add(self._bell)
-        done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for each in waits - {self._bell}:
-            each.cancel()
-        if self._bell in done and self._bell is not None:
+        if listen and self._bell is None:
+            self._bell = asyncio.ensure_future(self._listen())
+            self._bell.add_done_callback(lambda _: self.wake())
+        if self._bell is None or not self._bell.done():  # one that rang meanwhile is heeded at once
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(seconds, IDLE_S)):
+                    await self._wake.wait()
+        if self._bell is not None and self._bell.done():
             bell, self._bell = self._bell, None
             bell.result()
 

@@ -36,8 +36,9 @@ from penstock.workers.runtime import runtime
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after which a message whose end could not be written down is put back, and most for ending the loop.
-AGAIN_S, END_S = 1.0, 2.0
+#: Seconds after which a message whose end could not be written down is put back, and most for what is being taken when
+#: taking stops.
+AGAIN_S, END_S = 1.0, 1.0
 #: Why a message is run no more that kills its workers; and what is said of a message that is set apart, by its error.
 KILLS = f"it ended {CONVICTED_AT} workers running that ran nothing else, while other messages completed"
 _FAULTS = {MessageUnreadable: "cannot be read", MessageKillsWorkers: "is run no more"}
@@ -86,7 +87,7 @@ class Feeder(bootsteps.StartStopStep):
         task, self._task = self._task, None
         if task is not None:
             with contextlib.suppress(TimeoutError):
-                asyncio.run_coroutine_threadsafe(_end(task), process_loop().loop).result(END_S)
+                asyncio.run_coroutine_threadsafe(self._end(task), process_loop().loop).result(END_S + 1)
 
     def queues(self) -> list[str]:
         """Return the queues that this worker serves."""
@@ -108,8 +109,17 @@ class Feeder(bootsteps.StartStopStep):
             self._look = Wake(asyncio.get_running_loop(), self._feed.wake)
             self._sweep = Sweep(runtime(), client, self.selection, self._feed.suspects_turn)
             self._client = client
+        self._feed.begin()
         work = take_messages(self._sweep, self._feed)
         self._task = asyncio.get_running_loop().create_task(work, name="penstock-feed")
+
+    async def _end(self, task: asyncio.Task[None]) -> None:
+        """Stop the feed; where the broker does not answer, what it had leased to us by then comes again later."""
+        if self._feed is not None:
+            self._feed.stop()
+        await asyncio.wait({task}, timeout=END_S)
+        task.cancel()
+        await asyncio.wait({task})
 
     async def _close_leases(self) -> None:
         self._leases.close()
@@ -207,18 +217,14 @@ class Feeder(bootsteps.StartStopStep):
 
 
 async def take_messages(sweep: Sweep, feed: MessageFeed) -> None:
-    """Run both loops until cancelled."""
+    """Run both loops until the feed is told to stop."""
     with contextlib.suppress(PenstockError, redis.RedisError, OSError):
         await sweep.look()  # the quotas of endpoints, before anything is taken
     heed_cancellation()
     async with asyncio.TaskGroup() as group:
-        group.create_task(sweep.run())
-        group.create_task(feed.run())
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait({task})
+        looking = group.create_task(sweep.run())
+        await feed.run()
+        looking.cancel()
 
 
 def _lane_of(queue: str) -> str:

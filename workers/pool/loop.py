@@ -61,9 +61,14 @@ def running_in_pool() -> bool:
     return isinstance(getcurrent(), _Carrier) or hasattr(_of_thread, "interruption")
 
 
+def on_the_loop() -> bool:
+    """Whether the caller is a task's body on the loop: where it blocks it holds up all others."""
+    return isinstance(getcurrent(), _Carrier)
+
+
 def off_the_loop(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Call a function that blocks: from a task's body on the loop in a thread, while others go on; else right here."""
-    if isinstance(getcurrent(), _Carrier):
+    if on_the_loop():
         return wait(asyncio.get_running_loop().run_in_executor(_blocking_calls(), _in_context(function, args, kwargs)))
     return function(*args, **kwargs)
 

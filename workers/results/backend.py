@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import kombu.serialization
+from celery._state import task_join_will_block
 from celery.backends.redis import RedisBackend
 
-from penstock.workers.pool.loop import off_the_loop, running_in_pool, wait
-from penstock.workers.results.places import TwoPlaces
+from penstock.workers.pool.loop import off_the_loop, on_the_loop, running_in_pool, wait
+from penstock.workers.results.places import TwoPlaces, TwoPlacesConsumer
 from penstock.workers.results.serializers import is_ours, read_ours
 from penstock.workers.senders import sent_by_others
 
@@ -32,8 +33,24 @@ def backend_url(url: str, backend: str = OURS) -> str:
     return f"{backend}+{'socket' if scheme.lower() == 'redis+socket' else scheme.lower()}://{rest}"
 
 
+class PoolConsumer(TwoPlacesConsumer):
+    """Listens for results, but not of what a task on the loop sends on (the rest of its canvas): it may not wait."""
+
+    def consume_from(self, task_id: str) -> None:
+        """Listen for a task's result from now on."""
+        if not on_the_loop():
+            super().consume_from(task_id)
+
+    def cancel_for(self, task_id: str) -> None:
+        """Listen no more."""
+        if not on_the_loop():
+            super().cancel_for(task_id)
+
+
 class Backend(TwoPlaces):
     """See the module. What is for an app that does not read ours, it leaves to that of the ``PlainApp``."""
+
+    ResultConsumer = PoolConsumer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -69,6 +86,11 @@ class Backend(TwoPlaces):
             wait(asyncio.sleep(amount))
         else:
             time.sleep(amount)
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Listen for a task's result before it is sent."""
+        if not task_join_will_block():
+            self.result_consumer.consume_here(task_id)
 
     def ensure(self, fun: Callable[..., Any], args: Any, **policy: Any) -> Any:
         """Call ``fun`` until it works."""

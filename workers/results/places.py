@@ -26,6 +26,10 @@ class TwoPlacesConsumer(RedisBackend.ResultConsumer):
         super().consume_from(task_id)
         super().consume_from(Elsewhere(task_id))
 
+    def consume_here(self, task_id: str) -> None:
+        """Listen for the result of a task that this app sends, which comes here."""
+        super().consume_from(task_id)
+
     def cancel_for(self, task_id: str) -> None:
         """Listen no more."""
         super().cancel_for(task_id)
