@@ -36,7 +36,8 @@ def embed(setup: CeleryTestSetup, *args: object) -> Signature:
     return setup.app.signature(EMBED_TASK, (*args, "docs"), queue=queue_name("docs"))
 
 
-def check(result: EmbedResult, texts: list[str]) -> None:
+def check(result: object, texts: list[str]) -> None:
+    assert isinstance(result, EmbedResult)
     assert not result.failures
     assert len(result.vectors) == len(texts)
     for found, text in zip(result.vectors, texts, strict=True):

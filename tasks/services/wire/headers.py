@@ -18,6 +18,10 @@ ABSURD_COUNT = 1e15
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d)")
+#: OpenAI's names, and those of gateways, which put a scope between (litellm: ``x-ratelimit-api_key-limit-requests``).
+_LIMIT_HEADER = re.compile(
+    r"x-rate-?limit-(?:(?P<scope>[a-z0-9_]+)-)?(?P<what>limit|remaining|reset)-(?P<kind>requests|tokens)"
+)
 _NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+")
 _SPOKEN = re.compile(
     r"\b(?:try(?:ing)? again|retry(?:ing)?|wait) (?:your request )?(?:in |after |for |at least )?"
@@ -51,7 +55,7 @@ def seconds(text: str | None) -> float | None:
 
 
 def limits(headers: Mapping[str, str]) -> HeaderLimits:
-    """Read ``x-ratelimit-*`` and ``x-rate-limit-*``. Names are lower case.
+    """Read ``x-ratelimit-*`` and ``x-rate-limit-*``, a gateway's scopes among them. Names are lower case.
 
     A limit of 0 or less says nothing, nor does what is said to remain of it; a negative remainder is none either.
     """
@@ -138,21 +142,32 @@ def _http_date(text: str) -> float | None:
         return None
 
 
-def _header(headers: Mapping[str, str], what: str, kind: str) -> str | None:
-    return headers.get(f"x-ratelimit-{what}-{kind}", headers.get(f"x-rate-limit-{what}-{kind}"))
-
-
 def _count(text: str | None) -> float | None:
     number = None if text is None else _number(text)
     return number if number is not None and number <= ABSURD_COUNT else None
 
 
 def _kind(headers: Mapping[str, str], kind: str) -> tuple[float | None, float | None, float | None]:
-    """Limit, remaining and reset of ``requests`` or ``tokens``."""
-    stated = _header(headers, "limit", kind)
-    limit = _count(stated) or None
-    remaining = None if stated is not None and limit is None else _count(_header(headers, "remaining", kind))
-    return limit, remaining, seconds(_header(headers, "reset", kind))
+    """Limit, remaining and reset of ``requests`` or ``tokens``: of the scope of which least remains, where a gateway
+    states several (a key's, a team's, a model's)."""
+    scopes: dict[str, dict[str, str]] = {}
+    for name, value in headers.items():
+        match = _LIMIT_HEADER.fullmatch(name)
+        if match and match["kind"] == kind:
+            scopes.setdefault(match["scope"] or "", {}).setdefault(match["what"], value)
+    found = [_scope(stated) for stated in scopes.values()]
+    return min(found, key=_tightness, default=(None, None, None))
+
+
+def _scope(stated: Mapping[str, str]) -> tuple[float | None, float | None, float | None]:
+    limit = _count(stated.get("limit")) or None
+    remaining = None if "limit" in stated and limit is None else _count(stated.get("remaining"))
+    return limit, remaining, seconds(stated.get("reset"))
+
+
+def _tightness(scope: tuple[float | None, float | None, float | None]) -> tuple[float, float]:
+    limit, remaining, _ = scope
+    return (math.inf if remaining is None else remaining, math.inf if limit is None else limit)
 
 
 def _reset(headers: Mapping[str, str], message: str) -> float | None:

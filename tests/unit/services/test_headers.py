@@ -108,6 +108,38 @@ def test_the_delay_is_the_first_valid_of_headers_message_and_resets(
     assert found == (None if delay is None else pytest.approx(delay))
 
 
+@pytest.mark.parametrize(
+    ("sent", "wanted"),
+    [
+        (  # litellm's proxy: the key's limit is the tighter one
+            {
+                "x-ratelimit-api_key-limit-requests": "240", "x-ratelimit-api_key-remaining-requests": "12",
+                "x-ratelimit-model_per_key-limit-requests": "600",
+                "x-ratelimit-model_per_key-remaining-requests": "571",
+            },
+            HeaderLimits(limit_requests=240, remaining_requests=12),
+        ),
+        (  # what the provider behind it says beside that
+            {
+                "x-ratelimit-limit-tokens": "60000", "x-ratelimit-remaining-tokens": "100",
+                "x-ratelimit-team-limit-tokens": "1000000", "x-ratelimit-team-remaining-tokens": "999000",
+            },
+            HeaderLimits(limit_tokens=60000, remaining_tokens=100),
+        ),
+        (  # a scope without a remainder says less than one with it
+            {
+                "x-ratelimit-user-limit-requests": "5", "x-rate-limit-limit-requests": "60",
+                "x-rate-limit-remaining-requests": "9",
+            },
+            HeaderLimits(limit_requests=60, remaining_requests=9),
+        ),
+        ({"x-ratelimit-limit-requests-per-day": "5", "x-ratelimit--limit-requests": "5"}, HeaderLimits()),
+    ],
+)  # fmt: skip
+def test_of_a_gateways_scopes_the_tightest_counts(sent: dict[str, str], wanted: HeaderLimits) -> None:
+    assert headers.limits(sent) == wanted
+
+
 RESETS = {"x-ratelimit-reset-requests": "12ms", "x-ratelimit-reset-tokens": "30s"}
 
 
