@@ -47,6 +47,7 @@ _EVENTS = {
     "subprocess.Popen", "os.system", "sqlite3.connect", "open",
 }  # fmt: skip
 _sink = -1
+_sleep = time.sleep  # a simulation puts another in its place
 _here = threading.local()
 _told: dict[tuple[str, str], float] = {}
 
@@ -170,7 +171,7 @@ class _Sampler(threading.Thread):
 
     def run(self) -> None:
         while self._loop_thread in sys._current_frames():
-            time.sleep(MOST_S / 10)
+            _sleep(MOST_S / 10)
             begun = self.begun
             with contextlib.suppress(OSError):  # the loop's thread has just ended
                 if begun is not None and time.clock_gettime(self._clock) - begun > MOST_S / 2:

@@ -62,13 +62,13 @@ def running_in_pool() -> bool:
 
 
 def on_the_loop() -> bool:
-    """Whether the caller is a task's body on the loop: where it blocks it holds up all others."""
-    return isinstance(getcurrent(), _Carrier)
+    """Whether the caller is in the loop's thread, where it holds up all others when it blocks. Also at exit."""
+    return _current is not None and _current.is_current()
 
 
 def off_the_loop(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Call a function that blocks: from a task's body on the loop in a thread, while others go on; else right here."""
-    if on_the_loop():
+    if isinstance(getcurrent(), _Carrier):
         return wait(asyncio.get_running_loop().run_in_executor(_blocking_calls(), _in_context(function, args, kwargs)))
     return function(*args, **kwargs)
 
