@@ -168,7 +168,7 @@ def _conclude(result: RunResult, job: BackfillJob, as_json: bool, retry: RetryFa
     if report["failed"]:
         codes = ", ".join(f"{count:,} {code}" for code, count in result.failures.items())
         output.warn(
-            f"{report['failed']:,} could not be done ({codes}); see {out}/failed.jsonl. {_how_to_retry(job, result)}"
+            f"{report['failed']:,} could not be done; see {out}/failed.jsonl ({codes}). {_how_to_retry(job, result)}"
         )
         raise typer.Exit(output.FAILED)
 

@@ -86,7 +86,7 @@ def files(rig: Rig) -> dict[str, bytes]:
 def test_failed_rows_and_no_others_are_tried_again(rig: Rig, deployment: Deployment) -> None:
     corpus = Corpus(rig, "tried again")
     first = rig.started[-1]
-    assert f"5 content_filter, 1 invalid_json); see {rig.out}/failed.jsonl. To try them again: " in first.log
+    assert f"6 could not be done; see {rig.out}/failed.jsonl (5 content_filter, 1 invalid_json). To try" in first.log
     assert f"penstock jobs retry-failed {rig.out}" in first.log
     corpus.check(rig, [], [BAD, *letters([*corpus.first, *corpus.second], "content_filter")])
     before, spent = files(rig), rig.report()

@@ -157,7 +157,9 @@ def test_an_id_of_a_workers_file_is_known_to_all_while_that_worker_lives(
     )
     worker(PENSTOCK_ENDPOINTS_FILE=str(file))
     wait_until(lambda: ask(client, "penstock:", ["filed"]).ids, "the file's endpoints are announced")
-    assert len(send(app, "filed").get(timeout=20)) == 1
+    worker(2)  # without the file: they leave its lanes alone
+    for sent in [send(app, "filed") for _ in range(30)]:
+        assert len(sent.get(timeout=20)) == 1
     with pytest.raises(EndpointNotFound, match=r"did you mean filed\?"):
         send(app, "fildd")
 
@@ -233,6 +235,8 @@ def test_a_worker_told_its_lanes_leaves_the_excluded_ones_and_lists_only_its_own
     selection.adopt(["penstock.wrong.bulk", "penstock.never.bulk"])
     assert selection.only() == ["penstock.docs.bulk", "penstock.docs.operations", "penstock.wrong.bulk"]
     assert selection.known([]) == ["penstock.docs.bulk", "penstock.docs.operations"]
+    selection.leave(["penstock.filed.bulk"])
+    assert selection.excluded == {"penstock.filed.bulk", "penstock.never.bulk"}
     selection.adopt([])
     assert selection.only() == selection.known([])
 

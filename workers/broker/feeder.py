@@ -222,6 +222,8 @@ async def take_messages(sweep: Sweep, feed: MessageFeed, unknown: UnknownQueues 
     """Run the loops until the feed is told to stop."""
     with contextlib.suppress(PenstockError, redis.RedisError, OSError):
         await sweep.look()  # the quotas of endpoints, before anything is taken
+        if unknown is not None:
+            await unknown.look()  # and what is left to others
     heed_cancellation()
     async with asyncio.TaskGroup() as group:
         looking = [group.create_task(each.run()) for each in (sweep, unknown) if each is not None]

@@ -1,7 +1,8 @@
-"""Messages for endpoints that nobody has: of other apps for a wrong id, of anybody for a deleted one.
+"""Messages for endpoints that this worker does not know: those that nobody has, and those of another worker's file.
 
-Nobody rings for the first, and workers that were told their lanes take neither. They are found by their queues' names
-and taken like any other: the task looks its endpoint up, and answers that there is none.
+Nobody has the endpoint: another app named a wrong id, for which nobody rings, or it was deleted. Such queues are found
+by their names and taken like any other, also by workers that were told their lanes: the task looks its endpoint up, and
+answers that there is none. What only another worker's file has is left to that worker.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ import redis
 import redis.asyncio
 
 from penstock.config.errors import PenstockError
-from penstock.config.names import LANE_QUEUES, parse_queue, queue_key, unknown_sweep_key
+from penstock.config.names import (
+    JOB_CLASSES,
+    LANE_QUEUES,
+    announced_key,
+    operations_queue,
+    parse_queue,
+    queue_key,
+    queue_name,
+    unknown_sweep_key,
+)
 from penstock.config.redis import text
 from penstock.workers.broker.bells import ring_async
 from penstock.workers.broker.selection import Selection
@@ -35,7 +45,7 @@ KEYS_AT_ONCE = 5000
 
 
 class UnknownQueues:
-    """The loop that looks for them: one worker at a time.
+    """The loop that looks for them: for those that nobody has, one worker at a time.
 
     Args:
         runtime: this process's.
@@ -59,7 +69,8 @@ class UnknownQueues:
             await asyncio.sleep(LOOK_S / 2)
 
     async def look(self) -> None:
-        """Look, if it is this worker's turn, and have what is found taken."""
+        """Leave to others what is theirs. Look, if it is this worker's turn, and have what is found taken."""
+        await self._leave_to_others()
         turn = async_script(self._client, "broker/turn")
         period_ms = 1000 * max(LOOK_S, self._took_s / SHARE)
         found: list[str] = []
@@ -70,6 +81,12 @@ class UnknownQueues:
         if found:
             logger.info("Messages for unknown endpoints on %s", ", ".join(found))
             await ring_async(self._client, self._prefix, found)
+
+    async def _leave_to_others(self) -> None:
+        announced: Any = await self._client.zrange(announced_key(self._prefix), 0, -1)
+        ids = [each for each in map(text, announced) if each and self._runtime.endpoints.cached(each) is None]
+        queues = [queue_name(each, job_class) for each in ids for job_class in JOB_CLASSES]
+        self._selection.leave([*queues, *map(operations_queue, ids)])
 
     async def _find(self) -> list[str]:
         began = time.monotonic()
