@@ -85,10 +85,10 @@ class PenstockApp(Celery):
         return off_the_loop(self._send, name, args, kwargs, **options)
 
     def _send(self, name: str, args: Any, kwargs: Any, **options: Any) -> Any:
-        options = addressed(options, self)
+        options, prefix = addressed(options, self), prefix_of(self)
         queue = options.get("queue")
         if isinstance(queue, str):  # a full name, which signatures bear for other apps
-            options["queue"] = queue = queue.removeprefix(prefix_of(self))
+            options["queue"] = queue = queue.removeprefix(prefix)
         if self.works and name not in self.tasks and not is_own_queue(queue):
             return self.plain.send_task(name, args, kwargs, **options)
         endpoint = endpoint_of(args, kwargs) if name in TASKS and not self.works else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +30,6 @@ from support.valkey import ValkeyServer
 from support.waiting import wait_until
 from support.worker import Worker
 
-WITHIN_S = 5.0
 Workers = Callable[..., list[Worker]]
 
 
@@ -43,10 +41,8 @@ def client(valkey: ValkeyServer, home: Path, broker_url: str) -> Iterator[redis.
 
 @pytest.fixture
 def app(harness: Any, broker_url: str, home: Path) -> Any:
-    """An app as ours, in this process, that knows the tasks."""
-    app = harness.make_app("sender")
-    app.task(name=embed.name, bind=True)(embed.run)
-    return app
+    """An app as ours, in this process."""
+    return harness.make_app("sender")
 
 
 @pytest.fixture
@@ -126,13 +122,11 @@ def test_what_others_send_to_a_wrong_id_is_answered(
 ) -> None:
     put(broker_url)
     worker(2, args=lanes)
-    began = time.monotonic()
     sent = [send_from_elsewhere(other_app, "dosc") for _ in range(3)]
     for each in sent:
         with pytest.raises(Exception, match=r"did you mean docs\?") as raised:
             each.get(timeout=30)
         assert type(raised.value).__name__ == "EndpointNotFound"
-    assert time.monotonic() - began < 30
     assert not client.exists("penstock:penstock.dosc.interactive")
 
 
@@ -220,9 +214,10 @@ def test_nothing_is_found_while_the_registry_cannot_be_read(
 ) -> None:
     client.rpush("penstock:penstock.wrong.bulk", b"a message")
     away: Any = SimpleNamespace(register_script=lambda text: _raise)
-    monkeypatch.setattr(runtime, "client", away)
-    with pytest.raises(redis.exceptions.ConnectionError):
-        looked(runtime, valkey)
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime, "client", away)
+        with pytest.raises(redis.exceptions.ConnectionError):
+            looked(runtime, valkey)
     client.delete("penstock:penstock.wrong.bulk")
 
 
