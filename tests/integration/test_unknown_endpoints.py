@@ -230,7 +230,7 @@ def test_a_worker_told_its_lanes_leaves_the_excluded_ones_and_lists_only_its_own
     selection.adopt(["penstock.wrong.bulk", "penstock.never.bulk"])
     assert selection.only() == ["penstock.docs.bulk", "penstock.docs.operations", "penstock.wrong.bulk"]
     assert selection.known([]) == ["penstock.docs.bulk", "penstock.docs.operations"]
-    selection.leave(["penstock.filed.bulk"])
+    selection.pass_over(["penstock.filed.bulk"])
     assert selection.excluded == {"penstock.filed.bulk", "penstock.never.bulk"}
     selection.adopt([])
     assert selection.only() == selection.known([])

@@ -23,7 +23,7 @@ class Selection:
         self._chosen = None if chosen is None else {self.bare(queue) for queue in chosen}
         self._excluded = {self.bare(queue) for queue in excluded}
         self._adopted: frozenset[str] = frozenset()
-        self._left: frozenset[str] = frozenset()
+        self._passed_over: frozenset[str] = frozenset()
 
     def bare(self, queue: str) -> str:
         """Return a queue's name without the prefix of all keys."""
@@ -47,14 +47,14 @@ class Selection:
         """Take from these queues too until the next call: nobody else does, for nobody knows their endpoints."""
         self._adopted = frozenset(queues)
 
-    def leave(self, queues: Iterable[str]) -> None:
+    def pass_over(self, queues: Iterable[str]) -> None:
         """Take nothing from these queues until the next call: only others know their endpoints."""
-        self._left = frozenset(queues)
+        self._passed_over = frozenset(queues)
 
     @property
     def excluded(self) -> frozenset[str]:
         """Queues that are left out."""
-        return self._left | self._excluded
+        return self._passed_over | self._excluded
 
     def only(self) -> list[str] | None:
         """Return the queues to look at, None for all that have work.

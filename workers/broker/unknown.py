@@ -70,7 +70,7 @@ class UnknownQueues:
 
     async def look(self) -> None:
         """Leave to others what is theirs. Look, if it is this worker's turn, and have what is found taken."""
-        await self._leave_to_others()
+        await self._pass_over_foreign()
         turn = async_script(self._client, "broker/turn")
         period_ms = 1000 * max(LOOK_S, self._took_s / SHARE)
         found: list[str] = []
@@ -82,11 +82,11 @@ class UnknownQueues:
             logger.info("Messages for unknown endpoints on %s", ", ".join(found))
             await ring_async(self._client, self._prefix, found)
 
-    async def _leave_to_others(self) -> None:
+    async def _pass_over_foreign(self) -> None:
         announced: Any = await self._client.zrange(announced_key(self._prefix), 0, -1)
         ids = [each for each in map(text, announced) if each and self._runtime.endpoints.cached(each) is None]
         queues = [queue_name(each, job_class) for each in ids for job_class in JOB_CLASSES]
-        self._selection.leave([*queues, *map(operations_queue, ids)])
+        self._selection.pass_over([*queues, *map(operations_queue, ids)])
 
     async def _find(self) -> list[str]:
         began = time.monotonic()
