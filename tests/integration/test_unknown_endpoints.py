@@ -174,9 +174,8 @@ def looked(runtime: Runtime, valkey: ValkeyServer, selection: Selection | None =
     before = set(chosen.only() or ())
 
     async def look() -> None:
-        client = connect_async(valkey.url)
-        await UnknownQueues(runtime, client, chosen).look()
-        await client.aclose()
+        async with connect_async(valkey.url) as client:
+            await UnknownQueues(runtime, client, chosen).look()
 
     asyncio.run(look())
     return sorted(set(chosen.only() or ()) - before)
