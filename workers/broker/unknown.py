@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds from one look to the next, of all workers together; a slow one, over very many keys, is made less often, so
 #: that it takes so small a share of the time.
-LOOK_S, SHARE = 2.0, 0.04
+LOOK_S, SHARE = 2.0, 0.1
 KEYS_AT_ONCE = 5000
 
 
