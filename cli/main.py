@@ -116,8 +116,8 @@ COMMANDS: dict[str, CommandEntry] = {
     ),
     "jobs": CommandEntry(
         "penstock.cli.backfill.jobs",
-        "Backfills: list them, show one.",
-        ("penstock jobs list", "penstock jobs show vectors"),
+        "Backfills: list them, show one, retry what failed.",
+        ("penstock jobs list", "penstock jobs show vectors", "penstock jobs retry-failed vectors"),
         MANY,
     ),
     "worker": CommandEntry(

@@ -9,7 +9,7 @@ kind       format  what changed
 =========  ======  =============================================================
 message    1
 result     2       the header is msgpack under a checksum; it was JSON
-ledger     1
+ledger     2       failed rows of a finished job may be on their way again
 endpoint   2       the token of the secrets is ``encrypted``; it was ``sealed``
 lane       2       fields have whole names, and a pause is a flag beside the state
 image      2       how far it is, is its ``phase``; it was its ``stage``
@@ -55,7 +55,7 @@ class Format:
 
 MESSAGE = Format("the message of task {}", 1)
 RESULT = Format("a stored result", 2)
-LEDGER = Format("the ledger {}", 1)
+LEDGER = Format("the ledger {}", 2)
 ENDPOINT_RECORD = Format("the record of endpoint [{}]", 2)
 LANE = Format("lane {}", 2)
 IMAGE_RECORD = Format("the record of image task {}", 2)

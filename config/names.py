@@ -158,6 +158,9 @@ WORK = KeyName(
 )
 QUOTAS = KeyName("quotas", "hash", "kept", "workers", "inference id: name of the quota that its lane is")
 SWEEP = KeyName("sweep", "string", "expires", "workers (turn.lua)", "when one last looked for messages without a ring")
+UNKNOWN_SWEEP = KeyName(
+    "unknown-sweep", "string", "expires", "workers (turn.lua)", "when one last looked for queues of unknown endpoints"
+)
 DEAD_MESSAGES = KeyName(
     "dead-messages", "list", "expires", "workers", "messages that no worker can read or survives, with the reason"
 )
@@ -191,6 +194,13 @@ ENDPOINTS_VERSION = KeyName("endpoints:version", "string", "kept", "the registry
 ENDPOINTS_SALT = KeyName(
     "endpoints:salt", "string", "kept", "the registry", "random text under which accounts are hashed"
 )
+ANNOUNCED = KeyName(
+    "announced",
+    "sorted set",
+    "expires",
+    "workers (announce.lua)",
+    'ids of endpoints files, and "" for the worker itself, by when they were last announced, ms',
+)
 
 HANDED_BACK = KeyName(
     "handed-back:{task}", "string", "expires", "workers", "what a task had cost when it was handed back"
@@ -208,8 +218,8 @@ KOMBU_UNACKED = {
 
 KEYS: tuple[KeyName, ...] = (
     SUSPECTS, OPERATIONS_QUEUE, QUEUE, CHUNKS, DEFAULT, UNACKED, UNACKED_INDEX, HOLDERS, DUE, DUE_MESSAGES,
-    COMMON_BELL, BELL, WORK, QUOTAS, SWEEP, DEAD_MESSAGES, COMPLETED, SUSPECTS_TURN,
-    LANE_USED, LANE_FLIGHT, LANE, LANE_SIGNALS, ENDPOINTS, ENDPOINTS_VERSION, ENDPOINTS_SALT,
+    COMMON_BELL, BELL, WORK, QUOTAS, SWEEP, UNKNOWN_SWEEP, DEAD_MESSAGES, COMPLETED, SUSPECTS_TURN,
+    LANE_USED, LANE_FLIGHT, LANE, LANE_SIGNALS, ENDPOINTS, ENDPOINTS_VERSION, ENDPOINTS_SALT, ANNOUNCED,
     HANDED_BACK, PROGRESS, IMAGE, STREAM,
     # Celery's and kombu's own.
     KeyName(f"{RESULTS}{{task}}", "string", "expires", "workers (Celery)", "a task's state and result"),
@@ -273,6 +283,16 @@ def endpoint_quotas_key(prefix: str) -> str:
 def sweep_key(prefix: str) -> str:
     """Return the key of the worker that looks for unrung messages now (``SWEEP``)."""
     return SWEEP.name(prefix)
+
+
+def unknown_sweep_key(prefix: str) -> str:
+    """Return the key of the worker that looks for queues of unknown endpoints now (``UNKNOWN_SWEEP``)."""
+    return UNKNOWN_SWEEP.name(prefix)
+
+
+def announced_key(prefix: str) -> str:
+    """Return the sorted set of what workers announce (``ANNOUNCED``)."""
+    return ANNOUNCED.name(prefix)
 
 
 def dead_messages_key(prefix: str) -> str:

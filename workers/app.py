@@ -18,6 +18,7 @@ from penstock.config.names import (
     DEFAULT_QUEUE,
     INTERACTIVE,
     LANE_TASKS,
+    TASKS,
     is_own_queue,
     queue_name,
 )
@@ -26,7 +27,11 @@ from penstock.workers.plain_app import PlainApp, plain_app
 from penstock.workers.pool.loop import off_the_loop, running_in_pool
 
 #: What a worker of ours does beside Celery's own steps.
-STEPS = ("penstock.workers.broker.feeder:Feeder", "penstock.workers.broker.lane_watcher:LaneWatcher")
+STEPS = (
+    "penstock.workers.broker.feeder:Feeder",
+    "penstock.workers.broker.lane_watcher:LaneWatcher",
+    "penstock.workers.directory.announcer:Announcer",
+)
 _ENDPOINT_POSITION = 1
 
 
@@ -34,6 +39,8 @@ class PenstockApp(Celery):
     """Celery, configured from our settings on first use."""
 
     _bell: Any = None
+    #: What is asked before a task is sent (``directory.check``), once the app is configured.
+    sender_check: Any = None
     #: Whether this is a worker: what it sends and does not know belongs to other apps.
     works = False
 
@@ -50,7 +57,7 @@ class PenstockApp(Celery):
         """
         from penstock.workers.configuration import configuration  # what only the use of an app needs
 
-        found, self._bell = configuration()
+        found, self._bell, self.sender_check = configuration()
         # Lanes' queues come and go (``LaneWatcher``); these are always there.
         queues = [Queue(name, Exchange(name), routing_key=name) for name in (DEFAULT_QUEUE, CHUNK_QUEUE)]
         self.config_from_object({**found, "task_queues": queues})
@@ -69,18 +76,24 @@ class PenstockApp(Celery):
         """Send a task, as Celery does, and ring for the workers of its queue.
 
         A task that names no queue goes to its endpoint's lane.
+
+        Raises:
+            EndpointNotFound: nobody knows its endpoint. In a worker the task itself says so, to whoever waits for it.
         """
         if not running_in_pool():  # no loop is held up: the texts need not go through the pool
             return self._send(name, args, kwargs, **options)
         return off_the_loop(self._send, name, args, kwargs, **options)
 
     def _send(self, name: str, args: Any, kwargs: Any, **options: Any) -> Any:
-        options = addressed(options, self)
+        options, prefix = addressed(options, self), prefix_of(self)
         queue = options.get("queue")
         if isinstance(queue, str):  # a full name, which signatures bear for other apps
-            options["queue"] = queue = queue.removeprefix(prefix_of(self))
+            options["queue"] = queue = queue.removeprefix(prefix)
         if self.works and name not in self.tasks and not is_own_queue(queue):
             return self.plain.send_task(name, args, kwargs, **options)
+        endpoint = endpoint_of(args, kwargs) if name in TASKS and not self.works else None
+        if endpoint is not None:
+            self.sender_check.refuse_unknown(endpoint)
         sent = super().send_task(name, args, kwargs, **options)
         self.ring([_queue_of(name, args, kwargs, options)])
         return sent
@@ -128,8 +141,14 @@ def route(
         return {"queue": CHUNK_QUEUE}
     if name not in LANE_TASKS:
         return None
+    # Without an endpoint there is no lane; the task itself then says what is missing.
+    endpoint = endpoint_of(args, kwargs)
+    return {"queue": queue_name(endpoint, INTERACTIVE)} if endpoint is not None else None
+
+
+def endpoint_of(args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None) -> str | None:
+    """Return the endpoint's id among the arguments of a task of ours, None where there is none."""
     endpoint = (kwargs or {}).get("endpoint_id")
     if endpoint is None and args and len(args) > _ENDPOINT_POSITION:
         endpoint = args[_ENDPOINT_POSITION]
-    # Without an endpoint there is no lane; the task itself then says what is missing.
-    return {"queue": queue_name(endpoint, INTERACTIVE)} if isinstance(endpoint, str) and endpoint else None
+    return endpoint if isinstance(endpoint, str) and endpoint else None

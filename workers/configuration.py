@@ -7,15 +7,17 @@ from typing import Any
 from penstock.config.celery import celery_settings
 from penstock.config.names import OTHERS_QUEUE
 from penstock.config.settings import load_settings
-from penstock.config.urls import is_redis
+from penstock.config.urls import is_redis, state_url
 from penstock.workers.broker.bells import Bell
+from penstock.workers.directory.check import SenderCheck
 from penstock.workers.embedded.broker import urls
 from penstock.workers.results import serializers
 from penstock.workers.results.backend import PLAIN, backend_url
 
 
-def configuration() -> tuple[dict[str, Any], Bell | None]:
-    """Return Celery's configuration by the settings of this moment, and the broker's bell, if it has one.
+def configuration() -> tuple[dict[str, Any], Bell | None, SenderCheck]:
+    """Return Celery's configuration by the settings of this moment; the broker's bell, if it has one; and what is asked
+    before a task is sent.
 
     Raises:
         ConfigurationError: a setting is wrong.
@@ -24,7 +26,8 @@ def configuration() -> tuple[dict[str, Any], Bell | None]:
     found = urls(settings)
     serializers.register()
     bell = Bell(found.broker, settings.key_prefix) if is_redis(found.broker) else None
-    return celery_settings(settings, found.broker, backend_url(found.results)), bell
+    check = SenderCheck(state_url(found.broker, found.results), settings.key_prefix)
+    return celery_settings(settings, found.broker, backend_url(found.results)), bell, check
 
 
 def plain_configuration() -> dict[str, Any]:

@@ -127,6 +127,7 @@ class LaneTask(Task):
 
         Raises:
             BrokerUnavailable: the broker cannot be reached.
+            EndpointNotFound: the registry can be read, a worker is alive, and neither knows the endpoint.
         """
         try:
             return super().apply_async(args, kwargs, *rest, **options)

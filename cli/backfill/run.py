@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 
 from penstock.cli import output
 from penstock.cli.backfill.view import shown, summary
+from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.registry import Registry
 from penstock.config.names import BULK, LOGS, queue_name
 from penstock.config.redis import connect
@@ -19,7 +21,7 @@ from penstock.config.settings import Settings, load_settings
 from penstock.config.urls import is_redis, state_url
 from penstock.tasks.backfill.dispatch.pending import PendingMessages, UnknownMessages
 from penstock.tasks.backfill.plan.job import BackfillJob
-from penstock.tasks.backfill.run import Interrupted, RunContext, RunResult, run_backfill
+from penstock.tasks.backfill.run import Interrupted, RetryFailed, RunContext, RunResult, run_backfill
 from penstock.tasks.backfill.sources import open_source
 from penstock.workers.embedded.broker import Urls, broker
 
@@ -35,6 +37,15 @@ IdField = Annotated[
     str | None,
     typer.Option("--id-field", metavar="F", help="The field with the id (default: id, or the row's number)."),
 ]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help=f"Workers to start for this run (default: {DEFAULT_PROCESSES} with the embedded broker, else none).",
+    ),
+]
+ReportAsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON at the end.")]
 NoChunk = Annotated[bool, typer.Option("--no-chunk", help="Embed each document whole.")]
 
 
@@ -46,42 +57,61 @@ def command(
     id_field: IdField = None,
     no_chunk: NoChunk = False,
     no_text: Annotated[bool, typer.Option("--no-text", help="Leave the texts out of the output.")] = False,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help=f"Workers to start for this run (default: {DEFAULT_PROCESSES} with the embedded broker, else none).",
-        ),
-    ] = None,
+    processes: Processes = None,
     name: Annotated[str | None, typer.Option("--job", metavar="NAME", help="A name for the job.")] = None,
     weight: Annotated[
         float,
         typer.Option(min=0.01, max=100, help="Share of the lane against other backfills: 2 gets twice what 1 gets."),
     ] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON at the end.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try once more what failed in an earlier run of this job.")
+    ] = False,
+    as_json: ReportAsJson = False,
 ) -> None:
     """Embed a corpus into Parquet files, within the endpoint's limits.
 
     It may be interrupted or killed at any time: the same command goes on where it was. Rows that cannot be done end
     in failed.jsonl with the reason; the counts are in report.json.
     """
-    settings = load_settings()
     corpus = open_source(source, text_field, id_field)
+
+    def job(found: Endpoint) -> BackfillJob:
+        return BackfillJob(corpus, found, out, not no_chunk, not no_text, name, weight)
+
+    carry_out(job, endpoint, processes, as_json, RetryFailed() if retry_failed else None)
+
+
+def carry_out(
+    make_job: Callable[[Endpoint], BackfillJob],
+    endpoint: str,
+    processes: int | None,
+    as_json: bool,
+    retry: RetryFailed | None = None,
+) -> None:
+    """Run a job and say how it ended.
+
+    Args:
+        make_job: gives it, once its endpoint is known.
+        endpoint: the endpoint's id.
+        processes: workers to start; None for the default.
+        as_json: whether to print the report as JSON.
+        retry: which failed rows to try again.
+    """
+    settings = load_settings()
     console = output.err if as_json else output.out
     with broker(settings) as urls:
         lanes = connect(state_url(urls.broker, urls.results))
-        job = BackfillJob(corpus, Registry(lanes, settings).get(endpoint), out, not no_chunk, not no_text, name, weight)
+        job = make_job(Registry(lanes, settings).get(endpoint))
         run_context = _run_context(job, settings, urls, processes)
-        title = f"{corpus.name} to {out}/ by {endpoint}"
+        title = f"{job.source.name} to {job.out}/ by {endpoint}"
         _calm_collector()
         try:
             with shown(console, title) as watch:
-                result = run_backfill(job, run_context, watch)
+                result = run_backfill(job, run_context, watch, retry)
         except Interrupted:
             output.note("Interrupted; nothing is lost. Run the same command again to go on.", "yellow")
             raise typer.Exit(output.INTERRUPTED) from None
-    _conclude(result, out, as_json)
+    _conclude(result, job, as_json, retry)
 
 
 def _calm_collector() -> None:
@@ -123,16 +153,34 @@ def _starting(count: int, settings: Settings) -> Callable[[], AbstractContextMan
     return start
 
 
-def _conclude(result: RunResult, out: Path, as_json: bool) -> None:
-    report = result.report
+def _conclude(result: RunResult, job: BackfillJob, as_json: bool, retry: RetryFailed | None) -> None:
+    report, out = result.report, job.out
     if as_json:
         output.print_json(report)
     else:
-        before = "Finished before; nothing was done now. " if result.before else "Done: "
-        output.out.print(f"{before}{summary(report)}.", markup=False, soft_wrap=True)
+        output.out.print(f"{_opening(result)}{summary(report)}.", markup=False, soft_wrap=True)
         output.out.print(f"Vectors in {out}/part-*.parquet, counts in {out}/report.json.", markup=False, soft_wrap=True)
-    if result.repeated_ids and not result.before:
+    if result.repeated_ids and not result.before and not result.retried:
         output.warn(f"at least {result.repeated_ids:,} rows have an id that an earlier row has; each was kept")
+    if retry is not None and not result.retried:
+        failed = f"no row has failed with the code {retry.code!r}" if retry.code else "no row had failed"
+        output.note(f"Nothing was tried again: {failed}.")
     if report["failed"]:
-        output.warn(f"{report['failed']:,} could not be done; see {out}/failed.jsonl")
+        codes = ", ".join(f"{count:,} {code}" for code, count in result.failures.items())
+        output.warn(
+            f"{report['failed']:,} could not be done; see {out}/failed.jsonl ({codes}). {_how_to_retry(job, result)}"
+        )
         raise typer.Exit(output.FAILED)
+
+
+def _opening(result: RunResult) -> str:
+    if result.before:
+        return "Finished before; nothing was done now. "
+    return f"Tried {result.retried:,} failed rows again. " if result.retried else "Done: "
+
+
+def _how_to_retry(job: BackfillJob, result: RunResult) -> str:
+    if job.source_path is None:
+        return "To try them again: the same command and input, with --retry-failed"
+    code = " (--code CODE for those of one code)" if len(result.failures) > 1 else ""
+    return f"To try them again: {shlex.join(['penstock', 'jobs', 'retry-failed', str(job.out)])}{code}"

@@ -48,7 +48,12 @@ class Pace:
 
 
 def chunks_expected(now: Snapshot) -> float | None:
-    """Return how many chunks there will be: known once all is read, before that by the share of the source."""
+    """Return how many chunks there will be: known once all is read, before that by the share of the source.
+
+    Of a retry: how many rows it tries again.
+    """
+    if now.retrying:
+        return now.retrying
     if now.read_whole:
         return now.tally.chunks
     return now.tally.chunks * now.total / now.read if now.total and now.read else None
@@ -56,6 +61,9 @@ def chunks_expected(now: Snapshot) -> float | None:
 
 def chunks_done(now: Snapshot) -> int:
     """Return how many chunks need nothing more: embedded or failed. Rows that failed whole had no chunks."""
+    if now.retrying:
+        on_their_way = max(0, now.tally.chunks - now.tally.embedded - now.tally.failed)
+        return max(0, now.retrying - now.left_to_retry - on_their_way)
     return min(now.tally.chunks, now.tally.embedded + now.tally.failed)
 
 

@@ -6,7 +6,6 @@ there only as Fernet tokens.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import hmac
 import json
@@ -19,6 +18,7 @@ import redis
 
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.file import EndpointsFile
+from penstock.config.endpoints.near import not_found
 from penstock.config.endpoints.records import from_record, shown, to_record, with_opened_secrets
 from penstock.config.endpoints.secrets import SecretBox
 from penstock.config.endpoints.validation import load_spec, validate_endpoint
@@ -196,12 +196,7 @@ class Registry:
 
     def _not_found(self, inference_id: str) -> EndpointNotFound:
         known = [text(name) for name in cast("list[Any]", self._client.hkeys(self._key))]
-        near = difflib.get_close_matches(str(inference_id), [*known, *self._file.read().endpoints], n=3)
-        hint = f"did you mean {', '.join(near)}? " if near else ""
-        return EndpointNotFound(
-            f"Inference endpoint not found [{inference_id}]: {hint}`penstock endpoint list` shows all, "
-            "`penstock endpoint put` makes one"
-        )
+        return not_found(inference_id, [*known, *self._file.read().endpoints])
 
     def _old_version(self, endpoint: Endpoint) -> int:
         """Return the version that a put replaces, 0 when there is none or it cannot be read."""

@@ -22,6 +22,7 @@ class Snapshot:
         quota_use: share of the quota used over the last minute, by all who use it; None for a lane without limits.
         note: something that the user should know now, "" for nothing.
         resumed: whether an earlier run had begun the job.
+        retrying: failed rows that this run tries again, ``left_to_retry`` of them not read yet; 0 in any other run.
     """
 
     tally: Tally
@@ -34,6 +35,8 @@ class Snapshot:
     quota_use: float | None = None
     note: str = ""
     resumed: bool = False
+    retrying: int = 0
+    left_to_retry: int = 0
 
 
 Watch = Callable[[Snapshot], None]

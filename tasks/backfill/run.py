@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import redis
@@ -26,18 +26,14 @@ from penstock.tasks.backfill.dispatch.results import Results, TaskAnswer
 from penstock.tasks.backfill.dispatch.settle import Meaning, settle
 from penstock.tasks.backfill.dispatch.window import window_of
 from penstock.tasks.backfill.ledger.folder import HIDDEN, OutputFolder, open_folder
-from penstock.tasks.backfill.ledger.jobs import remember
-from penstock.tasks.backfill.plan.batch import DIGEST_BYTES, Batch, Plan
-from penstock.tasks.backfill.plan.chunker import Chunker
+from penstock.tasks.backfill.ledger.jobs import refuse_changed_source, remember
+from penstock.tasks.backfill.plan.batch import Batch, Plan
 from penstock.tasks.backfill.plan.feed import Feed
 from penstock.tasks.backfill.plan.job import BackfillJob
-from penstock.tasks.backfill.plan.planner import Planner, place_of
-from penstock.tasks.backfill.plan.seen import DEFAULT_TEXTS, Seen
 from penstock.tasks.backfill.progress import Snapshot, Watch, quota_use
-from penstock.tasks.backfill.sources import Row
+from penstock.tasks.backfill.reading import read_on
 from penstock.tasks.backfill.targets.parquet import check
 from penstock.tasks.backfill.targets.writer import Writer
-from penstock.tasks.request.packing import budget_tokens
 from penstock.workers.app import PenstockApp
 
 WAIT_FIRST_S, WAIT_MOST_S = 0.005, 0.25
@@ -80,6 +76,17 @@ class RunContext:
 
 
 @dataclass(frozen=True)
+class RetryFailed:
+    """The wish that what failed is tried once more.
+
+    Args:
+        code: only the rows that failed with this code; None for all.
+    """
+
+    code: str | None = None
+
+
+@dataclass(frozen=True)
 class RunResult:
     """How a run ended.
 
@@ -87,56 +94,97 @@ class RunResult:
         report: as in ``report.json``.
         before: whether the job was finished already, so that nothing was done now.
         repeated_ids: rows that share their id with an earlier one, as far as that was seen.
+        failures: how many rows failed, by code.
+        retried: failed rows that were tried again.
     """
 
     report: Mapping[str, Any]
     before: bool = False
     repeated_ids: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
+    retried: int = 0
 
 
-def run_backfill(job: BackfillJob, context: RunContext, watch: Watch = lambda snapshot: None) -> RunResult:
+def run_backfill(
+    job: BackfillJob,
+    context: RunContext,
+    watch: Watch = lambda snapshot: None,
+    retry: RetryFailed | None = None,
+) -> RunResult:
     """Run a backfill, or go on with it.
 
     Args:
         job: what to do.
         context: broker, results, settings.
         watch: is called some ten times a second with how things stand.
+        retry: try again what has failed, when the job is done. In a job that begins now nothing has.
 
     Raises:
-        ConfigurationError: the folder belongs to another job.
+        ConfigurationError: the folder belongs to another job, or the source of a retry has changed.
         InputInvalid: the corpus is empty, or cannot be read.
         JobError: another run has the folder, or it cannot be written to.
         BrokerUnavailable: the broker has been away for long.
         Interrupted: by the user.
     """
     fresh = not job.out.exists()
+    if retry is not None:
+        refuse_changed_source(job.out, job.source.name, job.source.fingerprint())
     try:
         with open_folder(job.out, job.identity()) as folder:
             ledger = folder.ledger
             remember(context.settings.home, folder)
-            if ledger.report is not None:
-                check(folder.path, folder.hidden, ledger.shards())
-                return RunResult(ledger.report, True, ledger.repeated_ids)
-            report = _with_workers(_Run(job, context, folder, watch), context)
-            return RunResult(report, False, ledger.repeated_ids)
+            ledger.note_source(job.source_path, job.id_required)
+            passes = _Passes(job, context, folder, watch)
+            passes.run(retry if ledger.tally.documents else None)
+            return passes.result()
     except _EmptyCorpus:
         shutil.rmtree(job.out if fresh else job.out / HIDDEN)
         raise
 
 
-def _with_workers(run: _Run, context: RunContext) -> Mapping[str, Any]:
+class _Passes:
+    """The runs that make one job: over the source, and again over what failed."""
+
+    def __init__(self, job: BackfillJob, context: RunContext, folder: OutputFolder, watch: Watch) -> None:
+        self._job, self._context, self._folder, self._watch = job, context, folder, watch
+        self._ledger = folder.ledger
+        self._runs = self._retried = 0
+
+    def run(self, wish: RetryFailed | None) -> None:
+        """Go on with what is not finished; then try again what failed, unless that is what was gone on with."""
+        under_way = self._ledger.retry
+        if self._ledger.report is None:
+            self._run()
+        met = under_way is not None and wish is not None and under_way.code in (None, wish.code)
+        if wish is not None and not met and self._ledger.reopen(wish.code):
+            self._run()
+        if not self._runs:
+            check(self._folder.path, self._folder.hidden, self._ledger.shards())
+
+    def _run(self) -> None:
+        self._runs += 1
+        self._retried += retry.rows if (retry := self._ledger.retry) else 0
+        _with_workers(_Run(self._job, self._context, self._folder, self._watch), self._context)
+
+    def result(self) -> RunResult:
+        """Say how it ended."""
+        ledger = self._ledger
+        return RunResult(
+            ledger.report or {}, not self._runs, ledger.repeated_ids, ledger.failure_codes(), self._retried
+        )
+
+
+def _with_workers(run: _Run, context: RunContext) -> None:
     """Run with workers of our own, if there are to be any. An interrupt lets them finish what they have sent, for that
     is paid; any other error ends them at once."""
     interrupted: Interrupted | None = None
-    report: Mapping[str, Any] = {}
     with context.workers():
         try:
-            report = run.go()
+            run.go()
         except Interrupted as exc:
             interrupted = exc
     if interrupted is not None:
         raise interrupted
-    return report
 
 
 class _EmptyCorpus(InputInvalid):
@@ -156,7 +204,7 @@ class _Run:
         self._writer = Writer(folder, job.with_text, self._forget)
         self._unforgotten: list[str] = []
         self._feed: Feed | None = None
-        self._resumed = self._ledger.tally.documents > 0
+        self._resumed, self._retry = self._ledger.tally.documents > 0, self._ledger.retry
         self._interrupt = threading.Event()
         self._shown_at = 0.0
         self._trouble: tuple[float, str] | None = None
@@ -164,12 +212,12 @@ class _Run:
 
     # The run -----------------------------------------------------------------------------------------
 
-    def go(self) -> Mapping[str, Any]:
+    def go(self) -> None:
         with self._interrupts():
             try:
                 self._begin()
                 self._work()
-                return self._finish()
+                self._finish()
             except BaseException as exc:
                 self._break_off(isinstance(exc, Interrupted))
                 raise
@@ -184,21 +232,8 @@ class _Run:
             self._outbox.window.dimensions = self._ledger.dimensions
         self._outbox.recover(self._ledger.unfinished())
         if not self._ledger.read_whole:
-            self._feed = self._open_feed()
+            self._feed = Feed(read_on(self._job, self._ledger, self._is_starved))
             self._feed.start()
-
-    def _open_feed(self) -> Feed:
-        ledger, endpoint, position = self._ledger, self._job.endpoint, self._ledger.position
-        seen = Seen()
-        for number, digests in ledger.digests(DEFAULT_TEXTS):
-            for text in range(len(digests) // DIGEST_BYTES):
-                seen.add(digests[DIGEST_BYTES * text : DIGEST_BYTES * (text + 1)], place_of(number, text))
-        planner = Planner(
-            ledger.job, endpoint.caps, budget_tokens(endpoint.rate_limit), seen, position, ledger.next_batch()
-        )
-        chunker = Chunker(self._job.chunking, self._is_starved)
-        rows = _readable(self._job.source.rows(position.skip, position.mark), self._job.source.name)
-        return Feed(planner.plans(chunker.cut(rows)))
 
     def _is_starved(self) -> bool:
         return self._feed is not None and self._feed.starved() and not self._lane.closed
@@ -283,7 +318,7 @@ class _Run:
 
     # The end -----------------------------------------------------------------------------------------
 
-    def _finish(self) -> Mapping[str, Any]:
+    def _finish(self) -> None:
         self._refuse_empty()
         self._writer.open_tally += self._outbox.take_billed_twice()
         self._writer.seal()
@@ -295,7 +330,6 @@ class _Run:
         self._ledger.finish(report)
         self._forget([])
         self._show(last=True)
-        return report
 
     def _refuse_empty(self) -> None:
         if self._ledger.tally.documents == 0:
@@ -314,7 +348,7 @@ class _Run:
         try:
             self._writer.open_tally += self._outbox.take_billed_twice()
             self._writer.seal()
-            if self._ledger.tally.documents:
+            if self._ledger.tally.documents and self._retry is None:  # beside a report, both are of one moment
                 self._folder.write_dead_letters()
         except JobError:
             self._writer.discard()
@@ -355,6 +389,8 @@ class _Run:
             self._lane.quota_use,
             note or self._lane.note,
             self._resumed,
+            self._retry.rows if self._retry else 0,
+            self._ledger.left_to_retry,
         )
 
     @contextmanager
@@ -375,13 +411,3 @@ class _Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _readable(rows: Iterator[Row], name: str) -> Iterator[Row]:
-    try:
-        yield from rows
-    except OSError as exc:
-        raise JobError(
-            f"{name} cannot be read any further: {exc.strerror or exc}. Fix that and run the same command again; it "
-            "goes on where it was"
-        ) from exc

@@ -8,39 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from support.backfills import ENDPOINT, Deployment, Rig, deployed, numbered, whole
+from support.backfills import DYING, ENDPOINT, SMALL_SHARDS, Deployment, Rig, deployed, numbered, whole
 from support.processes import Child
 
-SMALL_SHARDS = """
-from penstock.tasks.backfill.targets import parquet
-parquet.SHARD_ROWS = 100; parquet.GROUP_BYTES = 4000
-"""
-DYING = """
-import os, sys
-from importlib import import_module
-
-module, _, path = sys.argv[1].partition(":")
-nth, when = int(sys.argv[2]), sys.argv[3]
-owner = import_module("penstock.tasks.backfill." + module)
-*owners, name = path.split(".")
-for each in owners:
-    owner = getattr(owner, each)
-original, calls = getattr(owner, name), 0
-
-def dying(*args, **kwargs):
-    global calls
-    calls += 1
-    if calls == nth and when == "before":
-        os._exit(9)
-    result = original(*args, **kwargs)
-    if calls == nth:
-        os._exit(9)
-    return result
-
-setattr(owner, name, dying)
-from penstock.cli.main import main
-main(sys.argv[4:])
-"""
 # Dying after a step is dying before the next one.
 STEPS = [
     ("ledger.ledger:Ledger.begin", 1, "before"),

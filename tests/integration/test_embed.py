@@ -172,10 +172,13 @@ def test_wrong_calls_fail_with_their_own_errors_and_send_nothing(stage: Stage, b
     counted = Requests(stage)
     wrong = [(WrongTaskType, ["a"], "chat"), (EndpointNotFound, ["a"], "no-such"), (InputInvalid, 7, docs)]
     for error, texts, inference_id in wrong:
-        sent = bench.app.send_task("penstock.embed", (texts, inference_id), queue=f"penstock.{docs}.interactive")
         with pytest.raises(error):
-            sent.get(timeout=20)
+            _send(bench, docs, texts, inference_id).get(timeout=20)
     assert int(counted) == 0
+
+
+def _send(bench: TaskBench, queue_of: str, texts: Any, inference_id: str) -> Any:
+    return bench.app.send_task("penstock.embed", (texts, inference_id), queue=f"penstock.{queue_of}.interactive")
 
 
 # Isolation ---------------------------------------------------------------------------------------------------------

@@ -32,6 +32,39 @@ REPORT_KEYS = [
 ]  # fmt: skip
 LANE_QUEUES = ("-Q", f"{queue_name(ENDPOINT, BULK)},{queue_name(ENDPOINT, INTERACTIVE)}")
 
+#: Code for ``python -c``: output files of 100 rows.
+SMALL_SHARDS = """
+from penstock.tasks.backfill.targets import parquet
+parquet.SHARD_ROWS = 100; parquet.GROUP_BYTES = 4000
+"""
+#: And a command that dies at a step: ``MODULE:NAME NTH before|after COMMAND...``.
+DYING = """
+import os, sys
+from importlib import import_module
+
+module, _, path = sys.argv[1].partition(":")
+nth, when = int(sys.argv[2]), sys.argv[3]
+owner = import_module("penstock.tasks.backfill." + module)
+*owners, name = path.split(".")
+for each in owners:
+    owner = getattr(owner, each)
+original, calls = getattr(owner, name), 0
+
+def dying(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls == nth and when == "before":
+        os._exit(9)
+    result = original(*args, **kwargs)
+    if calls == nth:
+        os._exit(9)
+    return result
+
+setattr(owner, name, dying)
+from penstock.cli.main import main
+main(sys.argv[4:])
+"""
+
 
 @dataclass
 class Deployment:
@@ -124,15 +157,29 @@ class Rig:
     ) -> Child:
         """Start ``penstock backfill SOURCE``; without ``--out`` it writes to ``self.out``."""
         more = [] if "--out" in arguments else ["--out", str(self.out)]
-        argv = [*prefix, sys.executable, "-m", "penstock.cli.main", "--traceback", "backfill", str(source)]
-        argv += ["--endpoint", ENDPOINT, *more, *arguments]
+        command = ["backfill", str(source), "--endpoint", ENDPOINT, *more, *arguments]
+        return self._start([*prefix, sys.executable, "-m", "penstock.cli.main", "--traceback", *command], env)
+
+    def _start(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Child:
         child = Child(argv, self.folder / f"backfill-{next(self._numbers)}.log", env=env, cwd=self.folder)
         self.started.append(child)
         return child
 
     def run(self, source: object, *arguments: str, timeout: float = 60, expect: int = 0, **more: Any) -> Child:
         """Run ``penstock backfill SOURCE`` to its end and check its exit code, and that there was no traceback."""
-        child = self.start(source, *arguments, **more)
+        return self.ended(self.start(source, *arguments, **more), expect, timeout)
+
+    def start_retry(self, *arguments: str, job: str = "out", prefix: Sequence[str] = ()) -> Child:
+        """Start ``penstock jobs retry-failed JOB``; a prefix takes the place of the interpreter and its module."""
+        argv = prefix or [sys.executable, "-m", "penstock.cli.main", "--traceback"]
+        return self._start([*argv, "jobs", "retry-failed", job, *arguments])
+
+    def retry(self, *arguments: str, expect: int = 0, job: str = "out") -> Child:
+        """Run ``penstock jobs retry-failed JOB`` to its end and check its exit code."""
+        return self.ended(self.start_retry(*arguments, job=job), expect)
+
+    def ended(self, child: Child, expect: int = 0, timeout: float = 60) -> Child:
+        """Wait for the end of a command; check its exit code, and that there was no traceback."""
         code = child.wait(timeout)
         assert code == expect, f"exit code {code}:\n{child.log[-3000:]}"
         assert "Traceback" not in child.log

@@ -30,6 +30,7 @@ from penstock.workers.broker.leases import Leases
 from penstock.workers.broker.message import LeaseChannel, Taken, Unreadable, check_body, read_id, read_message
 from penstock.workers.broker.selection import Selection
 from penstock.workers.broker.sweep import Sweep
+from penstock.workers.broker.unknown import UnknownQueues
 from penstock.workers.embedded.broker import urls
 from penstock.workers.pool.loop import Wake, at_close, heed_cancellation, process_loop
 from penstock.workers.runtime import runtime
@@ -108,9 +109,10 @@ class Feeder(bootsteps.StartStopStep):
             self._feed = MessageFeed(runtime(), client, self._leases, self.selection, self._limit, self._deliver)
             self._look = Wake(asyncio.get_running_loop(), self._feed.wake)
             self._sweep = Sweep(runtime(), client, self.selection, self._feed.suspects_turn)
+            self._unknown = UnknownQueues(runtime(), client, self.selection)
             self._client = client
         self._feed.begin()
-        work = take_messages(self._sweep, self._feed)
+        work = take_messages(self._sweep, self._feed, self._unknown)
         self._task = asyncio.get_running_loop().create_task(work, name="penstock-feed")
 
     async def _end(self, task: asyncio.Task[None]) -> None:
@@ -216,15 +218,18 @@ class Feeder(bootsteps.StartStopStep):
         process_loop().loop.call_soon_threadsafe(self._spawn, message.delivery_tag, work)
 
 
-async def take_messages(sweep: Sweep, feed: MessageFeed) -> None:
-    """Run both loops until the feed is told to stop."""
+async def take_messages(sweep: Sweep, feed: MessageFeed, unknown: UnknownQueues | None = None) -> None:
+    """Run the loops until the feed is told to stop."""
     with contextlib.suppress(PenstockError, redis.RedisError, OSError):
         await sweep.look()  # the quotas of endpoints, before anything is taken
+        if unknown is not None:
+            await unknown.look()  # and what is left to others
     heed_cancellation()
     async with asyncio.TaskGroup() as group:
-        looking = group.create_task(sweep.run())
+        looking = [group.create_task(each.run()) for each in (sweep, unknown) if each is not None]
         await feed.run()
-        looking.cancel()
+        for each in looking:
+            each.cancel()
 
 
 def _lane_of(queue: str) -> str:

@@ -22,6 +22,8 @@ class Selection:
         self._prefix = prefix
         self._chosen = None if chosen is None else {self.bare(queue) for queue in chosen}
         self._excluded = {self.bare(queue) for queue in excluded}
+        self._adopted: frozenset[str] = frozenset()
+        self._passed_over: frozenset[str] = frozenset()
 
     def bare(self, queue: str) -> str:
         """Return a queue's name without the prefix of all keys."""
@@ -41,10 +43,18 @@ class Selection:
         if self._chosen is not None:
             self._chosen.discard(name)
 
+    def adopt(self, queues: Iterable[str]) -> None:
+        """Take from these queues too until the next call: nobody else does, for nobody knows their endpoints."""
+        self._adopted = frozenset(queues)
+
+    def pass_over(self, queues: Iterable[str]) -> None:
+        """Take nothing from these queues until the next call: only others know their endpoints."""
+        self._passed_over = frozenset(queues)
+
     @property
     def excluded(self) -> frozenset[str]:
         """Queues that are left out."""
-        return frozenset(self._excluded)
+        return self._passed_over | self._excluded
 
     def only(self) -> list[str] | None:
         """Return the queues to look at, None for all that have work.
@@ -53,9 +63,11 @@ class Selection:
         """
         if self._chosen is None:
             return None
-        lanes = [lane[0] for queue in self._chosen if (lane := parse_queue(queue)) is not None]
-        operations = {operations_queue(lane) for lane in lanes}
-        return sorted((self._chosen | operations) - self._excluded)
+        return sorted({*self._chosen_queues(self._chosen), *self._adopted} - self._excluded)
+
+    def _chosen_queues(self, chosen: set[str]) -> set[str]:
+        lanes = [lane[0] for queue in chosen if (lane := parse_queue(queue)) is not None]
+        return chosen | {operations_queue(lane) for lane in lanes}
 
     def serves(self, queue: str) -> bool:
         """Whether messages of a queue are taken."""
@@ -64,8 +76,8 @@ class Selection:
 
     def known(self, endpoints: Iterable[Endpoint]) -> list[str]:
         """Return the queues that this worker serves of those that are known: the endpoints' own, and the fixed ones."""
-        if (only := self.only()) is not None:
-            return only
+        if self._chosen is not None:
+            return sorted(self._chosen_queues(self._chosen) - self._excluded)
         return [queue for queue in all_queues(endpoints) if queue not in self._excluded]
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import kombu.serialization
 from celery._state import task_join_will_block
 from celery.backends.redis import RedisBackend
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from penstock.workers.pool.loop import off_the_loop, on_the_loop, running_in_pool, wait
 from penstock.workers.results.places import TwoPlaces, TwoPlacesConsumer
@@ -22,6 +23,10 @@ from penstock.workers.results.serializers import is_ours, read_ours
 from penstock.workers.senders import sent_by_others
 
 OURS, PLAIN = "penstock.workers.results.backend:Backend", "penstock.workers.results.backend:PlainBackend"
+NO_WORKER = (
+    "The operation timed out: no worker is alive. The task waits in the broker until one is: start `penstock worker` "
+    "on the same broker"
+)
 _KEYS = ("task_keyprefix", "group_keyprefix", "chord_keyprefix")
 
 
@@ -97,6 +102,16 @@ class Backend(TwoPlaces):
         if running_in_pool():
             return self._ensure_retryable(fun, *args)
         return super().ensure(fun, args, **policy)
+
+    def _wait_for_pending(self, result: Any, timeout: float | None = None, **options: Any) -> Iterator[None]:
+        """Wait for a result, as Celery does; a time-out says so where no worker is there that could do the task."""
+        try:
+            yield from super()._wait_for_pending(result, timeout=timeout, **options)
+        except CeleryTimeoutError as exc:
+            check = None if running_in_pool() else getattr(self.app, "sender_check", None)
+            if check is None or not check.no_worker_alive():
+                raise
+            raise CeleryTimeoutError(NO_WORKER) from exc
 
     def get_here(self, keys: Sequence[Any]) -> Sequence[Any]:
         """Return what is stored under these very keys."""

@@ -7,6 +7,8 @@ The order of writing is the whole of its safety:
 2. A *shard* is written and flushed under the hidden folder, then entered here together with all it holds (its batches,
    their dead letters, the counts): this is the moment at which its rows are done. Then it is renamed into place, then
    the stored results are dropped. After a crash in between, the last two are done again.
+3. What failed is *tried again* by a second pass over the source, which is planned as the first one was (``retries``).
+   Until that has ended the job is not finished, so that whoever runs it goes on with the pass.
 
 Knows nothing of Celery and of Parquet.
 """
@@ -28,7 +30,18 @@ import zstandard
 
 from penstock.config.errors import JobError
 from penstock.config.formats import FIELD, LEDGER
-from penstock.tasks.backfill.plan.batch import DIGEST_BYTES, Batch, DeadLetter, OutputRow, Plan, Position
+from penstock.tasks.backfill.ledger import retries
+from penstock.tasks.backfill.ledger.retries import Retry
+from penstock.tasks.backfill.plan.batch import (
+    DIGEST_BYTES,
+    WHOLE_DOCUMENT,
+    Batch,
+    DeadLetter,
+    FailedRow,
+    OutputRow,
+    Plan,
+    Position,
+)
 
 # ``echoes`` is what ledgers of format 1 call duplicates whose vectors are still to come.
 _SCHEMA = """
@@ -46,7 +59,6 @@ CREATE TABLE IF NOT EXISTS dead (
     ordinal INTEGER NOT NULL, chunk INTEGER NOT NULL, id TEXT, code TEXT NOT NULL, message TEXT NOT NULL,
     attempts INTEGER NOT NULL, PRIMARY KEY (ordinal, chunk)) WITHOUT ROWID;
 """
-_WHOLE_DOCUMENT = -1
 FILE = "ledger.sqlite3"
 
 
@@ -133,7 +145,9 @@ class Ledger:
             # A shard's entry is made durable by the checkpoint that follows it, before results are dropped.
             for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "busy_timeout = 5000", "cache_size = -8000"):
                 self._db.execute(f"PRAGMA {pragma}")
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(_SCHEMA + retries.SCHEMA)
+            #: Failed rows that are to be tried again and are not planned yet.
+            self.left_to_retry = retries.left(self._db)
         self.tally = Tally(**self._fact("tally", {}))
 
     def close(self) -> None:
@@ -184,15 +198,29 @@ class Ledger:
         return report
 
     @property
+    def retry(self) -> Retry | None:
+        """The pass over what failed that is under way, None when there is none."""
+        fact = self._fact("retry")
+        return None if fact is None else Retry(**fact)
+
+    @property
     def dimensions(self) -> int | None:
         """Length of the job's vectors, None until the first has come."""
         dimensions: int | None = self._fact("dimensions")
         return dimensions
 
+    def _unset(self, name: str) -> None:
+        self._db.execute("DELETE FROM facts WHERE name = ?", (name,))
+
     def begin(self, identity: Mapping[str, Any]) -> None:
         """Make it the record of a new job."""
         with self._transaction():
             self._set(**{FIELD: LEDGER.number}, identity=identity, job=str(uuid4()), tally=asdict(self.tally))
+
+    def note_source(self, path: str | None, id_required: bool) -> None:
+        """Note where the source was read from: an absolute path, None for standard input; and how."""
+        with self._transaction():
+            self._set(source_path=path, id_required=id_required)
 
     def set_dimensions(self, dimensions: int) -> None:
         """Note the length of the job's vectors."""
@@ -208,6 +236,7 @@ class Ledger:
         """Note that all is done."""
         with self._transaction():
             self._set(report=report)
+            self._unset("retry")
         self._flush()
 
     def _count(self, more: Tally) -> None:
@@ -221,6 +250,7 @@ class Ledger:
         if not plans:
             return
         with self._transaction():
+            covered = retries.cover(self._db, plans[-1].position) if (retry := self.retry) else retries.Covered(0, 0)
             for plan in plans:
                 if plan.batch is not None:
                     batch = plan.batch
@@ -233,15 +263,15 @@ class Ledger:
                     ((duplicate.batch, duplicate.text, *duplicate.output_row) for duplicate in plan.duplicates),
                 )
                 self._add_dead_letters(plan.dead)
-            repeated = self.repeated_ids + sum(plan.repeated_ids for plan in plans)
-            self._set(position=plans[-1].position, read_whole=plans[-1].last, repeated_ids=repeated)
-            self._count(
-                Tally(
-                    documents=sum(plan.documents for plan in plans),
-                    chunks=sum(plan.chunks for plan in plans),
-                    failed=sum(len(plan.dead) for plan in plans),
-                )
-            )
+            self._set(position=plans[-1].position, read_whole=plans[-1].last)
+            tally = Tally(chunks=sum(plan.chunks for plan in plans), failed=sum(len(plan.dead) for plan in plans))
+            if retry:  # these rows, and chunks that failed, were counted when they were first planned
+                tally += Tally(chunks=-covered.chunks, failed=-sum(covered))
+                self.left_to_retry = retries.left(self._db)
+            else:
+                tally.documents = sum(plan.documents for plan in plans)
+                self._set(repeated_ids=self.repeated_ids + sum(plan.repeated_ids for plan in plans))
+            self._count(tally)
 
     def mark_sent(self, numbers: Sequence[int]) -> None:
         """Note that batches were sent (once more)."""
@@ -265,13 +295,19 @@ class Ledger:
         return 0 if last is None else int(last) + 1
 
     def digests(self, texts: int) -> Iterator[tuple[int, bytes]]:
-        """Yield (batch number, digests) of the latest batches, oldest first, until there are ``texts`` texts."""
-        total, first = 0, 0
-        for number, size in self._db.execute("SELECT number, length(digests) FROM batches ORDER BY number DESC"):
+        """Yield (batch number, digests) of the latest batches, oldest first, until there are ``texts`` texts.
+
+        Of a retry only its own: a text that failed before it must not share that failure.
+        """
+        total, first, retry = 0, 0, self.retry
+        query = "SELECT number, length(digests) FROM batches WHERE number >= ? ORDER BY number DESC"
+        for number, size in self._db.execute(query, (retry.first_batch if retry else 0,)):
             total, first = total + size // DIGEST_BYTES, number
             if total >= texts:
                 break
-        yield from self._db.execute("SELECT number, digests FROM batches WHERE number >= ? ORDER BY number", (first,))
+        if total:
+            query = "SELECT number, digests FROM batches WHERE number >= ? ORDER BY number"
+            yield from self._db.execute(query, (first,))
 
     # Shards ------------------------------------------------------------------------------------------
 
@@ -308,7 +344,7 @@ class Ledger:
         self._db.executemany(
             "INSERT INTO dead (ordinal, chunk, id, code, message, attempts) VALUES (?, ?, ?, ?, ?, ?)",
             (
-                (each.ordinal, _WHOLE_DOCUMENT if each.chunk is None else each.chunk, *each[2:])
+                (each.ordinal, WHOLE_DOCUMENT if each.chunk is None else each.chunk, *each[2:])
                 for each in dead
             ),
         )  # fmt: skip
@@ -324,7 +360,7 @@ class Ledger:
     def dead_letters(self) -> Iterator[DeadLetter]:
         """Yield all dead letters in the order of the source."""
         for ordinal, chunk, *rest in self._db.execute("SELECT * FROM dead ORDER BY ordinal, chunk"):
-            yield DeadLetter(ordinal, None if chunk == _WHOLE_DOCUMENT else chunk, *rest)
+            yield DeadLetter(ordinal, None if chunk == WHOLE_DOCUMENT else chunk, *rest)
 
     # Duplicates --------------------------------------------------------------------------------------
 
@@ -335,6 +371,38 @@ class Ledger:
             FROM echoes e JOIN batches b ON b.number = e.batch
             WHERE b.body IS NULL ORDER BY e.batch, e.text LIMIT ?"""
         return [_unresolved(*row) for row in self._db.execute(query, (limit,))]
+
+    # Retries -----------------------------------------------------------------------------------------
+
+    def reopen(self, code: str | None = None) -> int:
+        """Open a finished job again for its dead letters. Returns how many are to be tried again; for 0 it stays done.
+
+        Args:
+            code: only those of this code; None for all.
+        """
+        with self._transaction():
+            rows = retries.choose(self._db, code)
+            if rows:
+                self._set(retry=asdict(Retry(code, rows, self.next_batch())), **{FIELD: LEDGER.number})
+                self._set(position=Position(), read_whole=False)
+                self._unset("report")
+        self.left_to_retry = rows
+        return rows
+
+    def failed_rows(self) -> Iterator[FailedRow]:
+        """Yield what is to be tried again and is not planned yet, in the order of the source. For any thread."""
+        return retries.chosen(self._path)
+
+    def failed_texts(self) -> set[bytes]:
+        """Return the digests of all texts that were sent and failed."""
+        found: set[bytes] = set()
+        for digests, failures in self._db.execute("SELECT digests, failures FROM batches WHERE failures IS NOT NULL"):
+            found.update(digests[DIGEST_BYTES * text :][:DIGEST_BYTES] for text in map(int, json.loads(failures)))
+        return found
+
+    def failure_codes(self) -> dict[str, int]:
+        """Return how many dead letters there are of each code."""
+        return dict(self._db.execute("SELECT code, count(*) FROM dead GROUP BY code ORDER BY code"))
 
     # SQLite ------------------------------------------------------------------------------------------
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
 #: Of what a text is known by.
 DIGEST_BYTES = 16
+#: Stands in a ledger where a dead letter has no chunk.
+WHOLE_DOCUMENT = -1
 
 
 class Position(NamedTuple):
@@ -52,6 +54,20 @@ class DeadLetter(NamedTuple):
     code: str
     message: str
     attempts: int = 0
+
+
+class FailedRow(NamedTuple):
+    """A row of the source of which something is tried again.
+
+    Args:
+        ordinal: its place in the source.
+        id: as it was; None where it was not known.
+        chunks: of each chunk that failed, whether it was ever sent; empty for the whole document.
+    """
+
+    ordinal: int
+    id: str | None
+    chunks: Mapping[int, bool]
 
 
 @dataclass(frozen=True)

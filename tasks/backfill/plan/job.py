@@ -50,6 +50,16 @@ class BackfillJob:
         """The chunking settings with defaults filled in, None when documents are left whole."""
         return validate_chunking(self.endpoint.chunking_settings) if self.chunked else None
 
+    @property
+    def source_path(self) -> str | None:
+        """Where the source lies, as an absolute path; None for standard input."""
+        return None if self.source.fingerprint() is None else str(Path(self.source.name).resolve())
+
+    @property
+    def id_required(self) -> bool:
+        """Whether each row must have the id field."""
+        return self.source.fields is not None and self.source.fields.id_required
+
     def identity(self) -> dict[str, Any]:
         """Say what makes it this job and no other: a folder goes on only with the same.
 

@@ -27,9 +27,11 @@ from penstock.tasks.backfill.sources import Document, InvalidRow, Row
 from penstock.tasks.request.packing import CERTAINLY_TOO_LONG, pack
 from penstock.workers.lanes.tokens import BYTES_PER_TOKEN
 
-Spans = Sequence[tuple[int, int]]
+Spans = Sequence[tuple[int, int] | None]
 Chunked = tuple[Row, Spans]
-"""A row and the chunks of its text, as (start, end) in characters; a bad row has none."""
+"""A row and the chunks of its text, as (start, end) in characters, None for one that is not wanted now.
+
+A bad row has none, and fails as a whole; if it has some, each of them fails."""
 
 MOST_ASIDE = 1 << 15
 """Dead letters and duplicates that one plan may gather before it is written, batch or no batch."""
@@ -103,11 +105,10 @@ class Planner:
             if not passed:
                 self._count(row)
             if isinstance(row, InvalidRow):
-                self._plan.dead.append(DeadLetter(row.ordinal, None, row.id, row.code, row.message))
-                self._aside += 1
-            elif len(spans) == 1 and not passed:
+                self._refuse(row, spans)
+            elif len(spans) == 1 and not passed and (span := spans[0]) is not None:
                 # A document that is one chunk: the same as below, in half the time.
-                size = self._take(row, 0, *spans[0])
+                size = self._take(row, 0, *span)
                 self._position = Position(row.ordinal + 1, 0, row.mark)
                 if size is not None:
                     yield size
@@ -126,10 +127,19 @@ class Planner:
         if row.id is not None and self._ids.repeats(row.id):
             self._plan.repeated_ids += 1
 
+    def _refuse(self, row: InvalidRow, spans: Spans) -> None:
+        chunks: list[int | None] = [chunk for chunk, span in enumerate(spans) if span is not None]
+        self._plan.chunks += len(chunks)
+        for chunk in chunks or [None]:
+            self._plan.dead.append(DeadLetter(row.ordinal, chunk, row.id, row.code, row.message))
+            self._aside += 1
+
     def _take_all(self, row: Document, spans: Spans, passed: int) -> Iterator[int]:
         """Take in a row's chunks; yield the size of each that must be sent."""
-        for chunk in range(passed, len(spans)):
-            size = self._take(row, chunk, *spans[chunk])
+        for chunk, span in enumerate(spans):
+            if span is None or chunk < passed:
+                continue
+            size = self._take(row, chunk, *span)
             self._position = Position(self._position.skip, chunk + 1, self._position.mark)
             if size is not None:
                 yield size

@@ -32,4 +32,4 @@ def test_what_is_newer_is_refused_with_its_name_both_formats_and_what_to_do() ->
 
 def test_every_kind_of_thing_that_outlives_a_process_has_a_number() -> None:
     kinds = {name: each.number for name, each in vars(formats).items() if isinstance(each, Format)}
-    assert kinds == {"MESSAGE": 1, "RESULT": 2, "LEDGER": 1, "ENDPOINT_RECORD": 2, "IMAGE_RECORD": 2, "LANE": 2}
+    assert kinds == {"MESSAGE": 1, "RESULT": 2, "LEDGER": 2, "ENDPOINT_RECORD": 2, "IMAGE_RECORD": 2, "LANE": 2}

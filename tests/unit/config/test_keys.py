@@ -44,6 +44,8 @@ RELEASED = {
     names.queue_key(PREFIX, names.suspects_queue("penstock.docs.bulk")): f"{PREFIX}penstock.docs.bulk:suspects",
     names.completed_key(PREFIX): f"{PREFIX}completed",
     names.suspects_turn_key(PREFIX): f"{PREFIX}suspects-turn",
+    names.unknown_sweep_key(PREFIX): f"{PREFIX}unknown-sweep",
+    names.announced_key(PREFIX): f"{PREFIX}announced",
 }
 
 
