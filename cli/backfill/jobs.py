@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
 
 from penstock.cli import output
@@ -16,6 +17,7 @@ from penstock.cli.options import AsJson
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.errors import ConfigurationError
 from penstock.config.settings import load_settings
+from penstock.tasks.backfill.ledger.folder import REPORT
 from penstock.tasks.backfill.ledger.jobs import JobOptions, JobState, known_jobs, read_job, read_options
 from penstock.tasks.backfill.plan.job import BackfillJob
 from penstock.tasks.backfill.run import RetryFailed
@@ -90,7 +92,13 @@ def retry_failed(
       penstock jobs retry-failed vectors/
       penstock jobs retry-failed corpus --code content_filter
     """
-    job = read_options(_find(name).out)
+    found = _find(name)
+    job = read_options(found.out)
+    if found.state == "done" and not job.failed:  # whatever has become of its source
+        output.note("Nothing was tried again: no row had failed.")
+        if as_json:
+            output.print_json(orjson.loads((job.out / REPORT).read_bytes()))
+        return
     corpus = open_source(_source_of(job), job.text_field, job.id_field)
     out = Path(name) if Path(name).is_dir() else job.out
 

@@ -132,6 +132,7 @@ def test_the_backfill_itself_retries_when_asked_and_only_then(rig: Rig, deployme
     assert (report["embedded"], report["failed"]) == (21, 0)
     rig.check(whole(rows))
     assert rig.failed() == []
+    corpus.unlink()
     again = rig.retry()
     assert "Nothing was tried again: no row had failed." in again.log
     assert json.loads(_stdout(rig, "jobs", "retry-failed", "out")) == rig.report() == report
@@ -175,7 +176,7 @@ def test_a_retry_that_dies_at_this_step_goes_on(
     corpus = Corpus(rig, f"dies {when} {step} {nth}", good=20)
     kept, report, failed = files(rig), rig.report(), rig.failed()
     deployment.stand_in.configure(poison={"ZZSECOND": LENGTH})
-    dying = rig.start_retry(prefix=[sys.executable, "-c", SMALL_SHARDS + DYING, step, str(nth), when])
+    dying = rig.start_retry(argv=[sys.executable, "-c", SMALL_SHARDS + DYING, step, str(nth), when])
     assert dying.wait(60) == 9, dying.log
     if "write_" not in step and "finish" not in step:  # the files are of before until both are written
         assert (rig.report(), rig.failed()) == (report, failed)
@@ -183,6 +184,32 @@ def test_a_retry_that_dies_at_this_step_goes_on(
     corpus.check(rig, corpus.first, [BAD, *letters(corpus.second, "input_too_long")])
     assert {name: files(rig)[name] for name in kept} == kept
     assert deployment.results_left() == []
+
+
+def test_a_job_that_is_not_finished_is_finished_before_its_failures_are_tried_again(
+    rig: Rig, deployment: Deployment
+) -> None:
+    rows = [*numbered(20, "finished before"), {"id": "p", "text": "ZZFIRST finished before"}]
+    corpus = rig.corpus(rows)
+    step = ["ledger.folder:OutputFolder.write_report", "1", "after"]
+    dying = rig.start(corpus, "--no-chunk", argv=[sys.executable, "-c", SMALL_SHARDS + DYING, *step])
+    assert dying.wait(60) == 9, dying.log
+    deployment.stand_in.configure(poison={})
+    rig.run(corpus, "--no-chunk", "--retry-failed")
+    rig.check(whole(rows))
+
+
+def test_a_wider_wish_than_the_retry_that_is_under_way_is_met_after_it(rig: Rig, deployment: Deployment) -> None:
+    corpus = Corpus(rig, "a wider wish", good=20)
+    deployment.stand_in.configure(poison={"ZZSECOND": LENGTH})
+    rig.retry("--code", "content_filter", expect=1)
+    deployment.stand_in.configure(poison={"ZZSECOND": FILTER})
+    step = ["ledger.ledger:Ledger.reopen", "1", "after"]
+    argv = [sys.executable, "-c", SMALL_SHARDS + DYING, *step]
+    dying = rig.start_retry("--code", "invalid_json", argv=argv)
+    assert dying.wait(60) == 9, dying.log
+    rig.retry(expect=1)
+    corpus.check(rig, corpus.first, [BAD, *letters(corpus.second, "content_filter")])
 
 
 def test_a_retry_killed_while_it_waits_for_answers_is_gone_on_with_by_the_jobs_own_command(

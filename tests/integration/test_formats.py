@@ -72,7 +72,6 @@ def test_a_backfill_that_an_older_release_began_is_finished(
     with deployed(poison={"ZZPOISON": "content-filter"}) as made:
         rig = made.rig(old_backfill, monkeypatch, max_inputs_per_request=4)
         rig.run("corpus.jsonl", "--no-chunk", expect=1)
-        rig.stop()
         rig.check({(row["id"], 0): row["text"] for row in rows})
         codes = sorted((letter["id"] or "", letter["code"]) for letter in rig.failed())
         assert codes == [("", "invalid_json"), ("blank", "empty_text"), ("poison", "content_filter")]
@@ -82,6 +81,11 @@ def test_a_backfill_that_an_older_release_began_is_finished(
         assert made.stand_in.stats()["texts_billed_more_than_once"] == 0
         # 48 texts were in shards of the old run: they are not paid for again.
         assert made.stand_in.stats()["texts_billed"] == 200 - 48
+        made.stand_in.configure(poison={})
+        rig.retry(expect=1)
+        assert sorted(letter["id"] or "" for letter in rig.failed()) == ["", "blank"]
+        assert (rig.report()["embedded"], rig.report()["failed"]) == (204, 2)
+        rig.stop()
 
 
 def test_a_newer_ledger_is_refused_and_left_as_it_is(old_backfill: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from support.processes import Child
 from support.stand_in import StandIn
 from support.valkey import ValkeyServer
 
+PENSTOCK = (sys.executable, "-m", "penstock.cli.main", "--traceback")
 ENDPOINT = "docs"
 DIMENSIONS = 32
 REPORT_KEYS = [
@@ -153,12 +154,21 @@ class Rig:
         return path
 
     def start(
-        self, source: object, *arguments: str, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+        self,
+        source: object,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        argv: Sequence[str] = PENSTOCK,
     ) -> Child:
-        """Start ``penstock backfill SOURCE``; without ``--out`` it writes to ``self.out``."""
+        """Start ``penstock backfill SOURCE``; without ``--out`` it writes to ``self.out``.
+
+        Args:
+            prefix: before the command; ``argv`` is what runs it.
+        """
         more = [] if "--out" in arguments else ["--out", str(self.out)]
         command = ["backfill", str(source), "--endpoint", ENDPOINT, *more, *arguments]
-        return self._start([*prefix, sys.executable, "-m", "penstock.cli.main", "--traceback", *command], env)
+        return self._start([*prefix, *argv, *command], env)
 
     def _start(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Child:
         child = Child(argv, self.folder / f"backfill-{next(self._numbers)}.log", env=env, cwd=self.folder)
@@ -169,9 +179,8 @@ class Rig:
         """Run ``penstock backfill SOURCE`` to its end and check its exit code, and that there was no traceback."""
         return self.ended(self.start(source, *arguments, **more), expect, timeout)
 
-    def start_retry(self, *arguments: str, job: str = "out", prefix: Sequence[str] = ()) -> Child:
-        """Start ``penstock jobs retry-failed JOB``; a prefix takes the place of the interpreter and its module."""
-        argv = prefix or [sys.executable, "-m", "penstock.cli.main", "--traceback"]
+    def start_retry(self, *arguments: str, job: str = "out", argv: Sequence[str] = PENSTOCK) -> Child:
+        """Start ``penstock jobs retry-failed JOB``."""
         return self._start([*argv, "jobs", "retry-failed", job, *arguments])
 
     def retry(self, *arguments: str, expect: int = 0, job: str = "out") -> Child:

@@ -51,6 +51,15 @@ def test_the_pace_is_that_of_the_last_seconds() -> None:
     assert Pace.seconds_left(_still(), 100) is None
 
 
+def test_of_a_retry_the_rows_that_it_tries_again_are_counted() -> None:
+    before = Tally(chunks=100, embedded=90, failed=10)
+    assert chunks_expected(Snapshot(before, 3, 50, retrying=10, left_to_retry=10)) == 10
+    assert chunks_done(Snapshot(before, retrying=10, left_to_retry=10)) == 0
+    on_their_way = Tally(chunks=100, embedded=92, failed=5)
+    assert chunks_done(Snapshot(on_their_way, retrying=10, left_to_retry=4)) == 3
+    assert chunks_done(Snapshot(Tally(chunks=100, embedded=99, failed=1), retrying=10)) == 10
+
+
 def _still() -> Pace:
     pace = Pace()
     pace.note(0, 5)
