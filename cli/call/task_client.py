@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
+import redis
 from celery.exceptions import TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
@@ -19,11 +20,12 @@ from penstock.cli import output
 from penstock.config.endpoints.endpoint import Endpoint
 from penstock.config.endpoints.registry import Registry
 from penstock.config.endpoints.services import TaskType
-from penstock.config.errors import InputInvalid, PenstockError, WrongTaskType
+from penstock.config.errors import EndpointNotFound, InputInvalid, PenstockError, WrongTaskType
 from penstock.config.names import LOGS
 from penstock.config.redis import connect
 from penstock.config.settings import Settings, load_settings
 from penstock.config.urls import state_url
+from penstock.workers.directory.announcements import ask
 from penstock.workers.embedded.broker import broker
 from penstock.workers.processes.launcher import ProcessGroup, WorkersFailed, workers
 
@@ -103,7 +105,7 @@ def task_client(inference_id: str, task_types: Sequence[TaskType]) -> Iterator[T
     with contextlib.ExitStack() as stack:
         urls = stack.enter_context(broker(settings))
         with connect(state_url(urls.broker, urls.results)) as client:
-            endpoint = Registry(client, settings).find(inference_id)
+            endpoint = _find(client, settings, inference_id)
         if endpoint.task_type not in task_types:
             raise WrongTaskType(
                 f"[{inference_id}] is a {endpoint.task_type} endpoint: this needs one of type "
@@ -114,6 +116,18 @@ def task_client(inference_id: str, task_types: Sequence[TaskType]) -> Iterator[T
             with output.err.status("starting a worker ..."):
                 group = stack.enter_context(workers(1, settings, concurrency=CONCURRENCY, lanes=[inference_id]))
         yield TaskClient(endpoint, settings, group)
+
+
+def _find(client: redis.Redis, settings: Settings, inference_id: str) -> Endpoint:
+    try:
+        return Registry(client, settings).find(inference_id)
+    except EndpointNotFound:
+        if inference_id in ask(client, settings.key_prefix, [inference_id]).ids:
+            raise EndpointNotFound(
+                f"[{inference_id}] is in the endpoints file of a worker, and a command has to know what it is: set "
+                "PENSTOCK_ENDPOINTS_FILE here as it is there"
+            ) from None
+        raise
 
 
 def read_settings(pairs: Sequence[str]) -> dict[str, Any]:

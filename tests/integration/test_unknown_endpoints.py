@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -156,6 +158,16 @@ def test_an_id_of_a_workers_file_is_known_to_all_while_that_worker_lives(
         assert len(sent.get(timeout=20)) == 1
     with pytest.raises(EndpointNotFound, match=r"did you mean filed\?"):
         send(app, "fildd")
+
+
+def test_a_command_says_that_an_endpoint_is_in_a_workers_file(client: redis.Redis) -> None:
+    announce(client, "penstock:", ["filed"])
+    argv = [sys.executable, "-m", "penstock.cli.main", "embed"]
+    run = subprocess.run([*argv, "filed", "a text"], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 2
+    assert "[filed] is in the endpoints file of a worker" in run.stderr
+    run = subprocess.run([*argv, "fildd", "a text"], capture_output=True, text=True, timeout=60, check=False)
+    assert "Inference endpoint not found [fildd]" in run.stderr
 
 
 # The look for them ---------------------------------------------------------------------------------------------------
