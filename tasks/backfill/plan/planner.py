@@ -140,7 +140,8 @@ class Planner:
             if span is None or chunk < passed:
                 continue
             size = self._take(row, chunk, *span)
-            self._position = Position(self._position.skip, chunk + 1, self._position.mark)
+            # Not the row after the last one: in a retry those between are passed over.
+            self._position = Position(row.ordinal, chunk + 1, self._position.mark)
             if size is not None:
                 yield size
 

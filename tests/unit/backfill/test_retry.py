@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from penstock.config.endpoints.chunking import validate_chunking
@@ -147,6 +147,7 @@ def placed(run: Run) -> list[tuple[int, int | None]]:
 
 
 @settings(max_examples=150, deadline=None)
+@example(["good bad", "bad", "good", "good good good good good good good good bad worse bad"], [], False)
 @given(corpora, st.lists(st.integers(0, 4), max_size=4), st.booleans())
 def test_failed_rows_are_tried_again_once_and_no_others_whatever_is_killed(
     texts: list[str | None], kills: list[int], mended: bool
