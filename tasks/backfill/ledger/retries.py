@@ -25,7 +25,7 @@ _PAGE = 256
 # What the planner itself refused was never sent: its text is known to nobody.
 _CHOOSE = """
     INSERT INTO retries SELECT ordinal, chunk, id, NOT (attempts = 0 AND code IN ('empty_text', 'input_too_long'))
-    FROM dead WHERE ?1 IS NULL OR code = ?1"""
+    FROM dead WHERE :code IS NULL OR code = :code"""
 _DROP_CHUNKS = """
     DELETE FROM dead WHERE (ordinal, chunk) IN (SELECT ordinal, chunk FROM retries
     WHERE ordinal <= :skip AND (ordinal < :skip OR chunk < :chunk) AND chunk >= 0)"""
@@ -66,7 +66,7 @@ class Covered(NamedTuple):
 def choose(db: sqlite3.Connection, code: str | None) -> int:
     """Choose the dead letters of a code, or all, to be tried again. Returns how many they are."""
     db.execute("DELETE FROM retries")
-    return db.execute(_CHOOSE, (code,)).rowcount
+    return db.execute(_CHOOSE, {"code": code}).rowcount
 
 
 def cover(db: sqlite3.Connection, position: Position) -> Covered:
