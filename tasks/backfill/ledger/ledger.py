@@ -140,15 +140,22 @@ class Ledger:
         self._path = folder / FILE
         with self._translated():
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-            check_format(read_facts(self._db), self._path)  # before anything is written
-            # WAL with NORMAL survives every kill; after a power cut the last moments may be missing, never torn.
-            # A shard's entry is made durable by the checkpoint that follows it, before results are dropped.
-            for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "busy_timeout = 5000", "cache_size = -8000"):
-                self._db.execute(f"PRAGMA {pragma}")
-            self._db.executescript(_SCHEMA + retries.SCHEMA)
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
             #: Failed rows that are to be tried again and are not planned yet.
             self.left_to_retry = retries.left(self._db)
         self.tally = Tally(**self._fact("tally", {}))
+
+    def _prepare(self) -> None:
+        check_format(read_facts(self._db), self._path)  # before anything is written
+        # WAL with NORMAL survives every kill; after a power cut the last moments may be missing, never torn.
+        # A shard's entry is made durable by the checkpoint that follows it, before results are dropped.
+        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "busy_timeout = 5000", "cache_size = -8000"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.executescript(_SCHEMA + retries.SCHEMA)
 
     def close(self) -> None:
         """Close the file."""
