@@ -27,9 +27,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from penstock.workers.broker.dead_letters import drop
 from penstock.workers.broker.message import read_id
 from support.app import own_app, publish, put_endpoint
-from support.fuzzed import messages
+from support.fuzzed import QUEUES, messages
 from support.plant import PREFIX, Plant
 from support.stand_in import StandIn
 from support.valkey import ValkeyServer
@@ -84,10 +85,9 @@ class Fuzz:
 
     def collect(self) -> None:
         """Take what was kept off the list, which is bounded."""
-        entries: Any = self._plant.client.lrange(f"{PREFIX}dead-messages", 0, -1)
-        self.kept.update(json.loads(entry)["message"].encode("latin-1") for entry in entries)
-        for entry in entries:
-            self._plant.client.lrem(f"{PREFIX}dead-messages", 1, entry)
+        for dead in self._plant.dead(*QUEUES):
+            self.kept.add(dead.raw)
+            drop(self._plant.client, PREFIX, dead)
 
     def answered(self) -> int:
         """How many are kept, or have an outcome."""

@@ -49,6 +49,11 @@ def lane_of(signature: Signature, prefix: str) -> str | None:
     return prefix + queue_name(given) if isinstance(given, str) and given else None
 
 
+def has_address(options: Mapping[str, Any]) -> bool:
+    """Whether the options of a task say where it goes."""
+    return any(options.get(name) for name in _ADDRESS)
+
+
 def _each(value: Any, sender: Celery) -> Any:
     if isinstance(value, list | tuple):
         return [_each(each, sender) for each in value]
@@ -61,7 +66,7 @@ def _signature(given: Signature, sender: Celery) -> Signature:
         if name in made.kwargs:
             made.kwargs[name] = _each(made.kwargs[name], sender)
     made["options"] = addressed(made.options, sender)
-    if given.app is not sender and made.task not in TASKS and not any(made.options.get(name) for name in _ADDRESS):
+    if given.app is not sender and made.task not in TASKS and not has_address(made.options):
         made.options.update(_queue(given))
     return made
 

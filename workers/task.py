@@ -19,7 +19,7 @@ from penstock.config.errors import BrokerUnavailable
 from penstock.config.formats import MESSAGE, MESSAGE_HEADER
 from penstock.config.names import CHUNK_TASK, COMPLETE_TASK, EMBED_TASK, IMAGE_TASK
 from penstock.config.urls import is_redis
-from penstock.workers.addresses import lane_of, prefix_of
+from penstock.workers.addresses import has_address, lane_of, prefix_of
 from penstock.workers.pool.loop import identity, wait
 from penstock.workers.senders import sent_by_others
 
@@ -117,7 +117,7 @@ class LaneTask(Task):
         """
         made = super().signature(args, *rest, **options)
         queue = lane_of(made, prefix_of(self.app))
-        if queue and not any(made.options.get(name) for name in ("queue", "exchange", "routing_key")):
+        if queue and not has_address(made.options):
             made.options["queue"] = queue
         made.options["headers"] = {MESSAGE_HEADER: MESSAGE.number, **(made.options.get("headers") or {})}
         return made

@@ -8,7 +8,7 @@ from typing import Any
 
 from chaos.conftest import DIMENSIONS, SHORT_LEASES, Bench, calls
 from penstock.workers.broker.message import read_id
-from support.fuzzed import messages
+from support.fuzzed import QUEUES, messages
 from support.plant import PREFIX, Plant
 from support.valkey import ValkeyServer
 from support.waiting import wait_until
@@ -38,8 +38,9 @@ def test_messages_that_are_nearly_right_are_answered_or_kept(
             missing = dict.fromkeys(raw for _, raw in batch)
 
             def all_ended(missing: dict[bytes, None] = missing) -> bool:
+                dead = {each.raw for each in plant.dead(*QUEUES)}
                 for raw in [*missing]:
-                    if ended(plant, raw):
+                    if raw in dead or answered(plant, raw):
                         del missing[raw]
                 return not missing
 
@@ -53,12 +54,7 @@ def test_messages_that_are_nearly_right_are_answered_or_kept(
         plant.close()
 
 
-def ended(plant: Plant, raw: bytes) -> bool:
-    """Whether a message is among the dead ones, or its task has an outcome."""
-    if any(each.raw == raw for each in plant.dead(*QUEUES)):
-        return True
+def answered(plant: Plant, raw: bytes) -> bool:
+    """Whether the task of a message has an outcome."""
     task_id = read_id(raw)
     return task_id is not None and plant.answered(task_id)
-
-
-QUEUES = ("penstock", "penstock.chunk", "penstock.docs.interactive", "penstock.docs.bulk")

@@ -6,12 +6,14 @@ import importlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from support.harness import Harness
+from support.plant import Plant
 from support.task_bench import Stage, TaskBench, open_bench
 from support.valkey import ValkeyServer
 from support.worker import Worker
@@ -28,6 +30,15 @@ def pool_app(valkey_server: ValkeyServer) -> Iterator[ModuleType]:
     module.app.backend.result_consumer.stop()
     module.app.close()
     module.memory.close()
+
+
+@pytest.fixture
+def plant(valkey: ValkeyServer, broker_url: str, home: Path) -> Iterator[Plant]:
+    """A broker, for workers of ``support.feeder_app``."""
+    with valkey.client() as client:
+        made = Plant(client)
+        yield made
+        made.close()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,6 @@ from support.worker import Worker
 APP = "support.feeder_app"
 LEASES = {"PENSTOCK_VISIBILITY_TIMEOUT_S": "2", "PENSTOCK_HEARTBEAT_S": "0.5"}
 StartWorkers = Callable[..., list[Worker]]
-
-
-@pytest.fixture
-def plant(valkey: ValkeyServer, broker_url: str, home: Path) -> Iterator[Plant]:
-    with valkey.client() as client:
-        made = Plant(client)
-        yield made
-        made.close()
 
 
 @pytest.fixture

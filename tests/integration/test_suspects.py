@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,19 +11,10 @@ import pytest
 from penstock.config.errors import MessageKillsWorkers
 from penstock.config.names import suspects_queue
 from support.plant import QUEUE, Plant
-from support.valkey import ValkeyServer
 from support.worker import Worker
 
 LEASES = {"PENSTOCK_VISIBILITY_TIMEOUT_S": "1.5", "PENSTOCK_HEARTBEAT_S": "0.4"}
 StartWorkers = Callable[..., list[Worker]]
-
-
-@pytest.fixture
-def plant(valkey: ValkeyServer, broker_url: str, home: Path) -> Iterator[Plant]:
-    with valkey.client() as client:
-        made = Plant(client)
-        yield made
-        made.close()
 
 
 class Supervised:

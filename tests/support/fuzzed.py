@@ -40,6 +40,10 @@ TASKS: tuple[tuple[str, str, Json], ...] = (
 )
 
 
+#: Where they are put.
+QUEUES = ("penstock", "penstock.chunk", "penstock.docs.interactive", "penstock.docs.bulk")
+
+
 def messages(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
     """Yield queues, and what to put on each."""
     chance = random.Random(seed)

@@ -21,7 +21,7 @@ import redis
 
 from penstock.config.names import completed_key, holder_key, unacked_index_key, unacked_key
 from penstock.config.redis import text
-from penstock.workers.broker.restore import OnConvicted, Restorer
+from penstock.workers.broker.restore import OnConvicted, Restorer, end_leases
 from penstock.workers.lua import script
 
 logger = logging.getLogger(__name__)
@@ -195,10 +195,7 @@ class Leases:
 
     def _acknowledge(self, tags: Sequence[str]) -> None:
         with self._redis().pipeline(transaction=True) as pipe:
-            index, *hashes = self.keys
-            pipe.zrem(index, *tags)
-            for each in hashes:
-                pipe.hdel(each, *tags)
+            end_leases(pipe, self.keys, tags)
             pipe.incrby(completed_key(self._prefix), len(tags))
             pipe.expire(completed_key(self._prefix), COMPLETED_KEPT_S)
             pipe.execute()

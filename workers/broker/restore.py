@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -59,14 +59,16 @@ class Restorer:
                 moves.append(Move(tag, leased.queue, leased.again(begun=True), repr(scores[tag])))
         return self._move(moves)
 
-    def _leased(self, tags: Sequence[str]) -> Iterator[tuple[str, Leased]]:
+    def _leased(self, tags: Sequence[str]) -> list[tuple[str, Leased]]:
         """Return messages in flight; of those that are no more, the lease is forgotten."""
         kept: Any = self._client.hmget(self._keys[1], tags) if tags else []
-        for tag, raw in zip(tags, kept, strict=True):
-            if raw is None:
-                self._forget(tag)
-            else:
-                yield tag, _read(raw)
+        found = dict(zip(tags, kept, strict=True))
+        gone = [tag for tag, raw in found.items() if raw is None]
+        if gone:
+            with self._client.pipeline(transaction=True) as pipe:
+                end_leases(pipe, self._keys, gone)
+                pipe.execute()
+        return [(tag, _read(raw)) for tag, raw in found.items() if raw is not None]
 
     def _move(self, moves: Sequence[Move]) -> list[str]:
         """Move messages from "in flight" to their queues, all in one call. Returns the tags of those that were."""
@@ -79,13 +81,19 @@ class Restorer:
         ring(self._client, self._prefix, [each.queue for each in moved])
         return [each.tag for each in moved]
 
-    def _forget(self, tag: str) -> None:
-        with self._client.pipeline(transaction=True) as pipe:
-            index, *hashes = self._keys
-            pipe.zrem(index, tag)
-            for each in hashes:
-                pipe.hdel(each, tag)
-            pipe.execute()
+
+def end_leases(pipe: Any, keys: Sequence[str], tags: Sequence[str]) -> None:
+    """End the leases of messages.
+
+    Args:
+        pipe: of the broker's client.
+        keys: of leases: their index, the messages, the holders.
+        tags: of the messages, one at least.
+    """
+    index, *hashes = keys
+    pipe.zrem(index, *tags)
+    for each in hashes:
+        pipe.hdel(each, *tags)
 
 
 @dataclass(frozen=True)

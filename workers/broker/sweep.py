@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import redis
@@ -54,14 +54,8 @@ class Sweep:
         self._looked_at = float("-inf")
 
     async def run(self) -> None:
-        """Look until cancelled. That the broker is away is said elsewhere."""
-        while True:
-            try:
-                await self.look()
-            except (PenstockError, redis.RedisError, OSError) as exc:
-                logger.debug("what is due cannot be looked up (%s)", exc)
-            heed_cancellation()
-            await asyncio.sleep(DUE_S)
+        """Look until cancelled."""
+        await keep_looking(self.look, DUE_S)
 
     async def look(self) -> None:
         """Look once, at what it is time for."""
@@ -102,3 +96,19 @@ class Sweep:
         for queue in sorted(self._served - served):
             logger.info("Canceling queue %s", queue)
         self._served = served
+
+
+async def keep_looking(look: Callable[[], Awaitable[None]], pause_s: float) -> None:
+    """Look again and again, until cancelled. That the broker is away is said elsewhere.
+
+    Args:
+        look: looks once.
+        pause_s: seconds between two looks.
+    """
+    while True:
+        try:
+            await look()
+        except (PenstockError, redis.RedisError, OSError) as exc:
+            logger.debug("the broker cannot be looked at (%s)", exc)
+        heed_cancellation()
+        await asyncio.sleep(pause_s)

@@ -17,7 +17,6 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from penstock.config.errors import PenstockError
 from penstock.config.names import (
     JOB_CLASSES,
     LANE_QUEUES,
@@ -31,9 +30,9 @@ from penstock.config.names import (
 from penstock.config.redis import text
 from penstock.workers.broker.bells import ring_async
 from penstock.workers.broker.selection import Selection
+from penstock.workers.broker.sweep import keep_looking
 from penstock.workers.directory.announcements import ask
 from penstock.workers.lua import async_script
-from penstock.workers.pool.loop import heed_cancellation
 from penstock.workers.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -59,14 +58,8 @@ class UnknownQueues:
         self._took_s = 0.0
 
     async def run(self) -> None:
-        """Look until cancelled. That the broker is away is said elsewhere."""
-        while True:
-            try:
-                await self.look()
-            except (PenstockError, redis.RedisError, OSError) as exc:
-                logger.debug("queues of unknown endpoints cannot be looked for (%s)", exc)
-            heed_cancellation()
-            await asyncio.sleep(LOOK_S / 2)
+        """Look until cancelled."""
+        await keep_looking(self.look, LOOK_S / 2)
 
     async def look(self) -> None:
         """Leave to others what is theirs. Look, if it is this worker's turn, and have what is found taken."""

@@ -134,8 +134,10 @@ class Backend(TwoPlaces):
 
     def decode(self, payload: Any) -> Any:
         """Decode what is stored, whosever format it is in. Raises ResultTooNew: a newer version stored it."""
-        if payload is None or is_ours(payload):
-            return payload if payload is None else read_ours(payload)
+        if payload is None:
+            return None
+        if is_ours(payload):
+            return read_ours(payload)
         return kombu.serialization.loads(payload, "application/json", "utf-8", accept={"application/json"})
 
 

@@ -6,7 +6,7 @@ import fcntl
 import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -85,9 +85,7 @@ def read_options(out: Path) -> JobOptions:
     """
     path = out / HIDDEN / FILE
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
-            facts = read_facts(ledger)
-            check_format(facts, path)
+        with _looked_at(path) as (ledger, facts):
             failed = ledger.execute("SELECT ordinal, id FROM dead ORDER BY ordinal, chunk LIMIT 1").fetchone()
             return _options(out, facts, failed)
     except (sqlite3.Error, KeyError) as exc:
@@ -175,10 +173,8 @@ def read_job(out: Path, job: str | None = None) -> JobState:
     """
     path = out / HIDDEN / FILE
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
-            facts = read_facts(ledger)
-        check_format(facts, path)
-        identity = facts["identity"]
+        with _looked_at(path) as (_, facts):
+            identity = facts["identity"]
     except (sqlite3.Error, KeyError):
         return JobState(out.name, out, "gone")
     if job is not None and facts["job"] != job:
@@ -186,6 +182,15 @@ def read_job(out: Path, job: str | None = None) -> JobState:
     state: State = "done" if "report" in facts else "running" if _is_locked(out) else "stopped"
     name = identity.get("job") or out.name
     return JobState(name, out, state, identity["source"]["name"], identity["endpoint"], Tally(**facts["tally"]))
+
+
+@contextmanager
+def _looked_at(path: Path) -> Iterator[tuple[sqlite3.Connection, dict[str, Any]]]:
+    """Have a ledger and its facts, to read only."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
+        facts = read_facts(ledger)
+        check_format(facts, path)
+        yield ledger, facts
 
 
 def _is_locked(out: Path) -> bool:

@@ -59,15 +59,12 @@ def limits(headers: Mapping[str, str]) -> HeaderLimits:
 
     A limit of 0 or less says nothing, nor does what is said to remain of it; a negative remainder is none either.
     """
-    found = {kind: _kind(headers, kind) for kind in ("requests", "tokens")}
-    return HeaderLimits(
-        limit_requests=found["requests"][0],
-        limit_tokens=found["tokens"][0],
-        remaining_requests=found["requests"][1],
-        remaining_tokens=found["tokens"][1],
-        reset_requests_s=found["requests"][2],
-        reset_tokens_s=found["tokens"][2],
-    )
+    scopes: dict[str, dict[str, dict[str, str]]] = {"requests": {}, "tokens": {}}
+    for name, value in headers.items():
+        if match := _LIMIT_HEADER.fullmatch(name):
+            scopes[match["kind"]].setdefault(match["scope"] or "", {}).setdefault(match["what"], value)
+    requests, tokens = _tightest(scopes["requests"]), _tightest(scopes["tokens"])
+    return HeaderLimits(requests[0], tokens[0], requests[1], tokens[1], requests[2], tokens[2])
 
 
 def delay(headers: Mapping[str, str], message: str = "", now: float | None = None) -> float | None:
@@ -147,16 +144,10 @@ def _count(text: str | None) -> float | None:
     return number if number is not None and number <= ABSURD_COUNT else None
 
 
-def _kind(headers: Mapping[str, str], kind: str) -> tuple[float | None, float | None, float | None]:
-    """Limit, remaining and reset of ``requests`` or ``tokens``: of the scope of which least remains, where a gateway
-    states several (a key's, a team's, a model's)."""
-    scopes: dict[str, dict[str, str]] = {}
-    for name, value in headers.items():
-        match = _LIMIT_HEADER.fullmatch(name)
-        if match and match["kind"] == kind:
-            scopes.setdefault(match["scope"] or "", {}).setdefault(match["what"], value)
-    found = [_scope(stated) for stated in scopes.values()]
-    return min(found, key=_tightness, default=(None, None, None))
+def _tightest(scopes: Mapping[str, Mapping[str, str]]) -> tuple[float | None, float | None, float | None]:
+    """Limit, remaining and reset, where a gateway states several (a key's, a team's, a model's): of the scope of which
+    least remains."""
+    return min(map(_scope, scopes.values()), key=_tightness, default=(None, None, None))
 
 
 def _scope(stated: Mapping[str, str]) -> tuple[float | None, float | None, float | None]:

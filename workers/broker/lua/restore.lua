@@ -1,6 +1,7 @@
 -- Put messages whose leases ran out (or that are handed back) on their queues again, as the next to be taken. Many at
 -- once, for the leases of others are renewed only when this is done.
 -- include: lanes/clock
+-- include: broker/lease
 --
 -- KEYS[1] lease index, KEYS[2] leased messages, KEYS[3] holders, KEYS[4..] of each message its queue
 -- ARGV[1] clock, then of each message: its delivery tag, the message as it shall stand on the queue, the lease's score as
@@ -15,9 +16,7 @@ local function restore(queue, tag, message, seen)
     redis.call('ZADD', KEYS[1], clock() / 1000, tag)
     return 0
   end
-  redis.call('ZREM', KEYS[1], tag)
-  redis.call('HDEL', KEYS[2], tag)
-  redis.call('HDEL', KEYS[3], tag)
+  end_lease(tag)
   redis.call('RPUSH', queue, message)
   return 1
 end
